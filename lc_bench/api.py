@@ -1,0 +1,120 @@
+"""What a script or a notebook imports: build, load, compress, decompress, benchmark.
+
+    model = lc_bench.load("mbt2018", quality=3)
+    streams = lc_bench.compress(model, x)          # x (B, 3, H, W) in [0, 1]
+    x_hat = lc_bench.decompress(model, streams)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from .config import DEFAULT_QUALITY, at_quality, cache_dir, check_choice, compose
+from .errors import UserError
+from .models import TransformCode, weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def build(name: str, quality: int = DEFAULT_QUALITY, seed: int = 0, **overrides: Any) -> TransformCode:
+    """An untrained model in evaluation mode; overrides are keys of its YAML, such as N=16."""
+    check_choice("model", name)
+    known = compose(f"model={name}").model
+    for key in overrides:
+        if key not in known:
+            allowed = ", ".join(k for k in known if k not in ("net", "reference_names"))
+            raise UserError(f"{key}={overrides[key]}: {name} has no such key. There are: {allowed}")
+    cfg = compose(f"model={name}", f"quality={quality}", *(f"model.{k}={v}" for k, v in overrides.items()))
+    return build_from(cfg, seed)
+
+
+def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
+    """The model of a composed configuration with one quality. Its first weights depend on the seed alone."""
+    from hydra.utils import instantiate
+
+    from .config import explain
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model: TransformCode = instantiate(cfg.model.net)
+        except Exception as error:
+            raise explain(error) from None
+    resolved = OmegaConf.to_container(cfg.model.net, resolve=True)
+    model.name = cfg.model.name
+    model.architecture = OmegaConf.to_yaml(OmegaConf.create({"name": cfg.model.name, "net": resolved}), sort_keys=True)
+    model.reference_names = dict(cfg.model.get("reference_names") or {})
+    return model.eval()
+
+
+def load(name: str, quality: int = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str = "mse", **overrides: Any) -> TransformCode:
+    """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path."""
+    check_choice("rate", metric)
+    model = build(name, quality, **overrides)
+    give_weights(model, compose(f"model={name}", f"quality={quality}", f"rate={metric}"), weights)
+    return model
+
+
+def load_from(cfg: DictConfig, quality: int) -> TransformCode:
+    """The model of a composed configuration at that quality, with the weights that it asks for."""
+    chosen = at_quality(cfg, quality)
+    model = build_from(chosen, cfg.seed)
+    give_weights(model, chosen, cfg.weights)
+    return model
+
+
+def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> None:
+    """Load what `source` says and note in `model.weights_note` what was loaded."""
+    name, metric, quality = cfg.model.name, cfg.rate.name, cfg.quality
+    if str(source) == "none":
+        model.weights_note = "untrained"
+        return
+    if str(source) != "auto":
+        weights.load_file(model, Path(source).expanduser())
+        model.weights_note = Path(source).name
+        return
+    shipped = weights.SHIPPED / f"{name}-{metric}-{quality}.safetensors"
+    if shipped.is_file():
+        weights.load_file(model, shipped)
+        model.weights_note = "shipped"
+        return
+    file = weights.published_file(cfg.model.get("published"), metric, quality)
+    if file is None:
+        raise UserError(f"weights=auto: none are published for {name}, {metric}, quality {quality}. Train it (run=train) or use weights=none")
+    weights.load_file(model, weights.fetch_published(file, cache_dir() / "weights"))
+    model.weights_note = "published"
+
+
+def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict with the reference implementation's names; UserError says what does not fit."""
+    weights.load_reference_state(model, state)
+    model.weights_note = "reference state"
+
+
+def compress(model: TransformCode, x: Tensor) -> list[bytes]:
+    """x (B, C, H, W) in [0, 1], any size -> B self-describing streams."""
+    return model.encode(x).streams
+
+
+def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
+    """Streams of images of one size -> x_hat (B, C, H, W) in [0, 1]. StreamError for anything damaged or foreign."""
+    return model.decode(streams)[0]
+
+
+def benchmark(model: TransformCode, data: str = "samples", images: int | None = None) -> pd.DataFrame:
+    """Records of the model on a data set by its name in conf/data: every image encoded to bytes and decoded again."""
+    from hydra.utils import instantiate
+
+    from .bench.learned import run_model
+
+    check_choice("data", data)
+    import pandas as pd
+
+    return pd.DataFrame(run_model(model, model, instantiate(compose(f"data={data}").data), images=images))

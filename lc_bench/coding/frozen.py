@@ -1,0 +1,62 @@
+"""What coding needs of a trained model, made once: probability tables, exact networks, identity.
+
+Networks that feed probabilities run as float64 copies: rounding differences between batch shapes or thread counts are
+then some 1e-15 of a value, and the chance that one moves a symbol into another table is below 1e-8 per image.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from .container import Identity
+from .tables import Tables
+
+
+def weights_digest(model: nn.Module) -> bytes:
+    """SHA-256 over names, types and values of the state."""
+    sha = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha.digest()
+
+
+def fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Changes whenever a parameter or buffer is replaced or written to; cheap enough to ask every time."""
+    return tuple((t.data_ptr(), t._version) for t in (*model.parameters(), *model.buffers()))
+
+
+class Frozen:
+    """Tables, float64 networks and shapes of one model, made when first asked for."""
+
+    def __init__(self, model: nn.Module, architecture: bytes) -> None:
+        self.fingerprint = fingerprint(model)
+        self.device = next(model.parameters()).device
+        self._tables: dict[nn.Module, Tables] = {}
+        self._exact: dict[nn.Module, nn.Module] = {}
+        self._meta: dict[nn.Module, nn.Module] = {}
+        sha = hashlib.sha256(weights_digest(model))
+        for module in model.modules():
+            if hasattr(module, "make_tables"):
+                self._tables[module] = module.make_tables().to(self.device)
+                sha.update(self._tables[module].digest())
+        self.identity = Identity(hashlib.sha256(architecture).digest()[:1], sha.digest()[:3])
+
+    def tables(self, family: nn.Module) -> Tables:
+        return self._tables[family]
+
+    def exact(self, net: nn.Module) -> nn.Module:
+        if net not in self._exact:
+            self._exact[net] = copy.deepcopy(net).double().eval().requires_grad_(False)
+        return self._exact[net]
+
+    def output_shape(self, net: nn.Module, shape: torch.Size) -> torch.Size:
+        """Shape of net(x) for x of that shape, without computing it."""
+        if net not in self._meta:
+            self._meta[net] = copy.deepcopy(net).to("meta")
+        out: Tensor = self._meta[net](torch.empty(shape, device="meta"))
+        return out.shape

@@ -1,0 +1,322 @@
+"""A segment: the bytes of one latent of one sample.
+
+    shape of the lanes | 0x20 if there are escapes | 0x40 if it carries (1 byte) | startup (1 byte, if lanes double) |
+    length of escapes (varint) and escapes, if there are any | states | words
+
+States: a 4-bit exponent e per lane, then 24 + e bits per lane below its leading one. Words: 16 bits, little endian,
+the one that is read first stands last. The lanes that do not start from words of their own segment start from a
+constant, or carry: then they hold the last bytes of the segment that is decoded next. A whole batch is coded in one
+call; what a sample's bytes are does not depend on the samples beside it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import StreamError
+from . import varint
+from .layout import MAX_STARTUP, SHAPES, Chunk, Lanes, choose_lanes, lay_out
+from .rans import LOWER, STATE_BITS, decode_rows, encode_rows
+from .tables import ESCAPE, Tables
+
+LARGEST_SYMBOL = (1 << 31) - 1
+# A lane that starts inside the stream holds two words below bit 32: 2^32 <= state < 2^33.
+START_BITS = 32
+HAS_ESCAPES, CARRIES = 0x20, 0x40
+# Rows that are coded at once: enough to amortise a call, few enough to stay in the cache and to bound memory.
+BLOCK = 1 << 18
+
+
+def encode(
+    symbols: Tensor, index: Tensor, sizes: list[int], tables: Tables, following: list[bytes] | None = None
+) -> tuple[list[bytes], Tensor]:
+    """symbols (B, n) and index (B, n) of tables, int32; sizes of the chunks -> B segments, their ideal bits (B,) float64.
+
+    following: the segments that are decoded next; they lose (in place) the bytes that these ones carry.
+    """
+    entries = torch.empty_like(symbols)
+    bits = torch.empty(len(symbols), dtype=torch.float64)
+    escapes = [b""] * len(symbols)
+    for sample in range(len(symbols)):
+        bits[sample], escapes[sample] = _find_entries(symbols[sample], index[sample], tables, entries[sample])
+    groups: dict[Lanes, list[int]] = defaultdict(list)
+    for sample, size in enumerate(bits.tolist()):
+        groups[choose_lanes(size, symbols.shape[1])].append(sample)
+    segments = [b""] * len(symbols)
+    for lanes, members in groups.items():
+        chosen = entries if len(members) == len(entries) else entries[members]
+        start = np.full((len(members), lanes.first), LOWER)
+        carries = [following is not None and len(following[m]) > 4 * lanes.first for m in members]
+        for row, (sample, carry) in enumerate(zip(members, carries, strict=True)):
+            if following is not None and carry:
+                start[row] = (1 << START_BITS) + np.frombuffer(following[sample][-4 * lanes.first :], "<u4").astype(np.int64)
+                following[sample] = following[sample][: -4 * lanes.first]
+        bodies = _encode_group(chosen, sizes, lanes, tables, torch.from_numpy(start).to(symbols.device))
+        for sample, carry, body in zip(members, carries, bodies, strict=True):
+            segments[sample] = _head(lanes, escapes[sample], carry) + body
+    return segments, bits
+
+
+def _head(lanes: Lanes, escapes: bytes, carry: bool) -> bytes:
+    head = bytes([SHAPES.index((lanes.first, lanes.doublings)) | (HAS_ESCAPES if escapes else 0) | (CARRIES if carry else 0)])
+    if lanes.doublings:
+        head += bytes([lanes.startup])
+    return head + varint.write(len(escapes)) + escapes if escapes else head
+
+
+def _find_entries(symbols: Tensor, index: Tensor, tables: Tables, out: Tensor) -> tuple[float, bytes]:
+    """Where one sample's symbols (n,) stand in the tables -> `out`; returns their ideal bits and the escapes' bytes."""
+    last = tables.count.index_select(0, index) - 1
+    within = symbols - tables.offset.index_select(0, index)
+    escaped = (within < 0) | (within >= last)
+    entries = tables.base.index_select(0, index) + torch.where(escaped, last, within)
+    out.copy_(entries)
+    bits = float(tables.cost.index_select(0, entries).sum())
+    if not bool(escaped.any()):
+        return bits, b""
+    outside = b"".join(map(varint.write_signed, within[escaped].tolist()))
+    return bits + 8 * len(outside), outside
+
+
+class _Pieces:
+    """Tensors (B, n_i) end to end, of which blocks are read without ever joining them all."""
+
+    def __init__(self, pieces: list[Tensor]) -> None:
+        self.pieces = [p for p in pieces if p.shape[1]]
+        self.starts = [0, *itertools.accumulate(p.shape[1] for p in self.pieces)]
+
+    def read(self, start: int, end: int) -> Tensor:
+        first = bisect.bisect_right(self.starts, start) - 1
+        last = bisect.bisect_left(self.starts, end)
+        span = range(first, last)
+        parts = [self.pieces[i][:, max(0, start - self.starts[i]) : end - self.starts[i]] for i in span]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+
+def _encode_group(entries: Tensor, sizes: list[int], lanes: Lanes, tables: Tables, state: Tensor) -> list[bytes]:
+    """States and words of samples that share a layout; state (B, first lanes) is what the coder starts from."""
+    batch, device = len(entries), entries.device
+    padded: list[Tensor] = []
+    stages: list[tuple[int, int]] = []  # (width, rows) over all chunks, in decoding order, neighbours joined
+    certain = int(tables.base[-1])
+    for chunk, part in zip(lay_out(sizes, lanes), entries.split(sizes, 1), strict=True):
+        padded += [torch.full((batch, chunk.padding), certain, dtype=entries.dtype, device=device), part]
+        for run in chunk.runs:
+            if stages and stages[-1][0] == run.width:
+                stages[-1] = (run.width, stages[-1][1] + run.rows)
+            else:
+                stages.append((run.width, run.rows))
+    pieces = _Pieces(padded)
+    place = pieces.starts[-1]
+    state = state.flip(1)  # the encoder keeps its lanes in reverse
+    stacks: list[list[np.ndarray]] = [[] for _ in range(batch)]
+    for width, rows in reversed(stages):
+        while state.shape[1] < width:
+            state = torch.cat([_start_lanes(stacks, state.shape[1]).to(device), state], 1)
+        while rows > 0:
+            count = min(rows, max(1, BLOCK // (width * batch)))
+            block = pieces.read(place - count * width, place).reshape(batch, count, width)
+            state, before, emits = encode_rows(state, block, tables.frequency, tables.start)
+            emits = emits.bool()
+            for sample, stack in enumerate(stacks):
+                stack.append((before[:, sample][emits[:, sample]] & 65535).cpu().numpy().astype("<u2"))
+            rows -= count
+            place -= count * width
+    states = state.flip(1).cpu().numpy()
+    return [_pack_states(s) + b"".join(p.tobytes() for p in stack) for s, stack in zip(states, stacks, strict=True)]
+
+
+def _start_lanes(stacks: list[list[np.ndarray]], count: int) -> Tensor:
+    """Take two words for each of `count` new lanes from the stacks (in place); zeros where there are too few."""
+    states = []
+    for stack in stacks:
+        words = np.concatenate([np.zeros(0, "<u2"), *stack])
+        have = min(2 * count, len(words))
+        taken = np.zeros(2 * count, np.int64)
+        taken[2 * count - have :] = words[len(words) - have :]
+        stack[:] = [words[: len(words) - have]]
+        states.append((1 << START_BITS) + (taken[0::2] << 16) + taken[1::2])
+    return torch.from_numpy(np.stack(states)).flip(1)
+
+
+def _pack_states(states: np.ndarray) -> bytes:
+    exponents = np.array([int(s).bit_length() - 1 - STATE_BITS for s in states])
+    bits = [np.unpackbits(np.array([e], np.uint8))[4:] for e in exponents]
+    for s, e in zip(states, exponents, strict=True):
+        low = int(s) - (1 << (STATE_BITS + int(e)))
+        bits.append(np.unpackbits(np.frombuffer(low.to_bytes(5, "big"), np.uint8))[40 - STATE_BITS - int(e) :])
+    return np.packbits(np.concatenate(bits)).tobytes()
+
+
+def _unpack_states(data: bytes, lanes: int) -> tuple[np.ndarray, int]:
+    """-> states (lanes,) and the number of bytes they took."""
+    bits = np.unpackbits(np.frombuffer(data[: lanes * 6], np.uint8))
+    if len(bits) < 4 * lanes:
+        raise StreamError("stream cut short: it ends inside the coder's states")
+    exponents = bits[: 4 * lanes].reshape(lanes, 4) @ np.array([8, 4, 2, 1])
+    ends = 4 * lanes + np.cumsum(STATE_BITS + exponents)
+    if len(bits) < ends[-1]:
+        raise StreamError("stream cut short: it ends inside the coder's states")
+    states = np.empty(lanes, np.int64)
+    for lane, (end, e) in enumerate(zip(ends, exponents, strict=True)):
+        size = STATE_BITS + int(e)
+        value = int.from_bytes(np.packbits(np.concatenate([np.zeros(40 - size, np.uint8), bits[end - size : end]])).tobytes(), "big")
+        states[lane] = value + (1 << size)
+    return states, -(-int(ends[-1]) // 8)
+
+
+class Decoder:
+    """Reads the segments of a batch chunk by chunk.
+
+    StreamError when a segment is inconsistent; `finish` also checks that the coder has come to rest where every
+    encoder starts, which a stream decoded with the wrong probabilities practically never does.
+    """
+
+    def __init__(self, segments: list[bytes], sizes: list[int], tables: Tables) -> None:
+        self.device = tables.base.device
+        self.tables = tables
+        self.batch = len(segments)
+        self.escapes: list[list[int]] = []
+        bodies: dict[Lanes, list[tuple[int, bytes, bool]]] = defaultdict(list)
+        for sample, data in enumerate(segments):
+            lanes, escapes, body, carries = _split(data)
+            self.escapes.append(escapes)
+            bodies[lanes].append((sample, body, carries))
+        self.groups = [_Group(members, sizes, lanes, tables) for lanes, members in bodies.items()]
+
+    def next(self, index: Tensor) -> Tensor:
+        """index (B, n) int32: tables of the next chunk -> its symbols (B, n) int32."""
+        symbols = torch.empty_like(index)
+        for group in self.groups:
+            group.next(index, symbols)
+        for sample in range(self.batch):
+            escaped = symbols[sample] == ESCAPE
+            count = int(escaped.sum())
+            if count > len(self.escapes[sample]):
+                raise StreamError("damaged stream: more escapes than were written")
+            if count:
+                values, self.escapes[sample] = self.escapes[sample][:count], self.escapes[sample][count:]
+                within = torch.tensor(values, device=index.device)
+                found = within + self.tables.offset.index_select(0, index[sample][escaped])
+                if int(found.abs().max()) > LARGEST_SYMBOL:
+                    raise StreamError("damaged stream: a symbol beyond 31 bits")
+                symbols[sample, escaped] = found.to(symbols.dtype)
+        return symbols
+
+    def finish(self) -> list[bytes]:
+        """The bytes that were carried for the next segment of each sample. StreamError unless all coders are at rest."""
+        if any(self.escapes):
+            raise StreamError("damaged stream: escapes are left over")
+        carried = [b""] * self.batch
+        for group in self.groups:
+            for sample, data in zip(group.rows.tolist(), group.finish(), strict=True):
+                carried[sample] = data
+        return carried
+
+
+def _split(data: bytes) -> tuple[Lanes, list[int], bytes, bool]:
+    """-> lanes, escapes, the rest, and whether the segment carries."""
+    if not data:
+        raise StreamError("stream cut short: an empty segment")
+    code, position = data[0], 1
+    if code & 31 >= len(SHAPES) or code >> 7:
+        raise StreamError(f"damaged stream: a segment that starts with {code}")
+    first, doublings = SHAPES[code & 31]
+    startup = 0
+    if doublings:
+        startup, position = varint.read(data, position, MAX_STARTUP)
+    escapes: list[int] = []
+    if code & HAS_ESCAPES:
+        size, position = varint.read(data, position, len(data))
+        if position + size > len(data):
+            raise StreamError("stream cut short: it ends inside the escapes")
+        escapes = varint.read_all_signed(data[position : position + size])
+        position += size
+    return Lanes(first, doublings, startup), escapes, data[position:], bool(code & CARRIES)
+
+
+class _Group:
+    """Samples that share a layout: their states, stacks and place in the sequence of chunks."""
+
+    def __init__(self, members: list[tuple[int, bytes, bool]], sizes: list[int], lanes: Lanes, tables: Tables) -> None:
+        device = tables.base.device
+        self.tables, self.lanes = tables, lanes
+        self.rows = torch.tensor([sample for sample, _, _ in members], device=device)
+        self.carries = [carries for _, _, carries in members]
+        chunks = lay_out(sizes, lanes)
+        self.chunks = iter(chunks)
+        width = next((c.runs[0].width for c in chunks if c.runs), lanes.first)
+        states, stacks = [], []
+        for _, body, _ in members:
+            state, used = _unpack_states(body, width)
+            if (len(body) - used) % 2:
+                raise StreamError("damaged stream: half a word is left over")
+            states.append(state)
+            stacks.append(np.frombuffer(body[used:], "<u2").astype(np.int64))
+        self.state = torch.from_numpy(np.stack(states)).to(device)
+        # A damaged stream may ask for words below its floor before that is noticed, one per symbol of a block at
+        # most; the margin keeps such reads inside the array. Above each stack there is room for the words that
+        # retiring lanes hand back: two for each.
+        margin = max(BLOCK // len(stacks), width) + 1
+        height = max(map(len, stacks)) + 2 * width
+        words = np.zeros(margin + len(stacks) * height, np.int64)
+        for row, stack in enumerate(stacks):
+            words[margin + row * height :][: len(stack)] = stack
+        self.words = torch.from_numpy(words).to(device)
+        self.floor = margin + torch.arange(len(stacks), device=device)[:, None] * height
+        self.top = self.floor + torch.tensor([len(s) for s in stacks], device=device)[:, None]
+
+    def next(self, index: Tensor, out: Tensor) -> None:
+        """Decode this group's rows of a chunk: index (B, n) -> symbols into out (B, n)."""
+        chunk: Chunk = next(self.chunks)
+        own = index if len(self.rows) == len(index) else index[self.rows]
+        filler = torch.full((len(own), chunk.padding), self.tables.certain, dtype=index.dtype, device=index.device)
+        pieces = _Pieces([filler, own])
+        place = 0
+        for run in chunk.runs:
+            self._retire(run.width)
+            rows = run.rows
+            while rows > 0:
+                count = min(rows, max(1, BLOCK // (run.width * len(own))))
+                end = place + count * run.width
+                block = pieces.read(place, end).reshape(len(own), count, run.width)
+                self.state, hits, self.top = decode_rows(self.state, block, self.tables.packed, self.words, self.top)
+                if bool((self.top < self.floor).any()):
+                    raise StreamError("stream cut short: the coder asked for more words than there are")
+                found = self.tables.owner.index_select(0, hits.view(-1)).view(len(own), -1)
+                skip = max(0, chunk.padding - place)
+                if own is index:
+                    out[:, max(0, place - chunk.padding) : end - chunk.padding] = found[:, skip:]
+                else:
+                    out[self.rows, max(0, place - chunk.padding) : end - chunk.padding] = found[:, skip:]
+                rows -= count
+                place = end
+
+    def _retire(self, width: int) -> None:
+        """Halve the lanes down to `width`: the states of those that end are words for those that go on."""
+        while self.state.shape[1] > width:
+            half = self.state.shape[1] // 2
+            ended = self.state[:, half:]
+            if bool((ended >> START_BITS != 1).any()):
+                raise StreamError("damaged stream: a lane did not end where it started")
+            handed = torch.stack([ended >> 16 & 65535, ended & 65535], 2).flatten(1)
+            place = self.top + torch.arange(2 * half, device=self.top.device)
+            self.words[place] = handed
+            self.top = self.top + 2 * half
+            self.state = self.state[:, :half]
+
+    def finish(self) -> list[bytes]:
+        self._retire(self.lanes.first)
+        left = [self.words[a:b] for a, b in zip(self.floor.flatten().tolist(), self.top.flatten().tolist(), strict=True)]
+        states = self.state.cpu().numpy()
+        carries = np.array(self.carries)[:, None]
+        at_rest = np.where(carries, states >> START_BITS == 1, states == LOWER)
+        if not at_rest.all() or any(bool(words.any()) for words in left):
+            raise StreamError("damaged stream, or decoded with other probabilities than it was written with")
+        return [state.astype("<u4").tobytes() if c else b"" for state, c in zip(states & 0xFFFFFFFF, self.carries, strict=True)]

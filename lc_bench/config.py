@@ -1,0 +1,130 @@
+"""Configuration: where the YAML files are, what they may compute, and what a wrong choice says.
+
+YAML wires, Python computes: besides Hydra's own interpolation there are two resolvers: `${by_quality:a,b,...}`
+picks the entry of the chosen quality (1 is the first), `${scaled:n,a,b}` is n * a // b.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import UserError, unknown
+
+DEFAULT_QUALITY = 3
+
+
+def conf_dir() -> Path:
+    """The installed copy of conf/, or the one beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def _by_quality(*values: Any, _root_: DictConfig) -> Any:
+    quality, name = _root_.quality, _root_.model.name
+    allowed = f"{name} has qualities 1..{len(values)}"
+    if isinstance(quality, bool) or not isinstance(quality, int):
+        raise UserError(f"quality={quality}: one is needed here; {allowed}")
+    if not 1 <= quality <= len(values):
+        raise UserError(f"quality={quality}: {allowed}. Each is one published operating point")
+    return values[quality - 1]
+
+
+OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
+OmegaConf.register_new_resolver("scaled", lambda n, times, over: int(n) * int(times) // int(over), replace=True)
+
+
+def choices(group: str) -> list[str]:
+    """Names in conf/GROUP."""
+    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml"))
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The configuration that `python -m lc_bench OVERRIDES` would run with; UserError for what does not exist."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            return hydra_compose("config", list(overrides))
+    except Exception as error:
+        raise explain(error) from None
+
+
+def check_choice(group: str, name: str) -> None:
+    if name not in choices(group):
+        raise unknown(group, name, choices(group))
+
+
+def explain(error: BaseException) -> BaseException:
+    """A UserError with one line for what Hydra and OmegaConf report about a user's choice; any other error as it is."""
+    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) or "Could not find" in text:
+        found = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+        if found:
+            return unknown(found[1], found[2], choices(found[1]))
+    if isinstance(error, ConfigCompositionException | HydraException):
+        cause = error.__cause__
+        found = re.search(r"Could not override '([^']+)'", text)
+        if found:
+            return _unknown_key(found[1])
+        return UserError(text + (f" ({cause})" if cause else ""))
+    if isinstance(error, OmegaConfBaseException):
+        return UserError(text)
+    return error
+
+
+def _unknown_key(key: str) -> UserError:
+    """Key that no file has: list those beside it."""
+    groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
+    node: Any = compose() if key.split(".")[0] not in groups or "." in key else None
+    parent, _, _ = key.rpartition(".")
+    if node is not None:
+        inside = OmegaConf.select(node, parent) if parent else node
+        if isinstance(inside, DictConfig):
+            return unknown(key, "...", sorted(map(str, inside)), "Write +KEY=VALUE to add one.")
+    return unknown(key, "...", groups, "Write +KEY=VALUE to add one.")
+
+
+def qualities_of(cfg: DictConfig) -> list[int]:
+    """The qualities to run: `quality` is a number, a list, or `all`."""
+    quality = cfg.quality
+    count = int(cfg.model.qualities)
+    listed = list(range(1, count + 1)) if quality == "all" else quality
+    listed = [listed] if isinstance(listed, int) else listed
+    if not OmegaConf.is_list(listed) and not isinstance(listed, list) or not listed:
+        raise UserError(f"quality={quality}: give one of 1..{count}, a list such as quality=[1,3], or all")
+    for q in listed:
+        if isinstance(q, bool) or not isinstance(q, int) or not 1 <= q <= count:
+            raise UserError(f"quality={q}: {cfg.model.name} has qualities 1..{count}. Each is one published operating point")
+    return list(listed)
+
+
+def at_quality(cfg: DictConfig, quality: int) -> DictConfig:
+    """A copy of the configuration in which `quality` is that number."""
+    copy = cfg.copy()
+    copy.quality = quality
+    return copy
+
+
+def data_root() -> Path:
+    """LC_BENCH_DATA, else ~/.cache/lc_bench/data."""
+    return Path(os.environ.get("LC_BENCH_DATA") or cache_dir() / "data").expanduser()
+
+
+def cache_dir() -> Path:
+    """LC_BENCH_CACHE, else ~/.cache/lc_bench."""
+    return Path(os.environ.get("LC_BENCH_CACHE") or Path.home() / ".cache" / "lc_bench").expanduser()

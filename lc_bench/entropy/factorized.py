@@ -1,0 +1,124 @@
+"""Factorized prior: one learned density per channel, the same at every position.
+
+The cumulative is a small monotone network, appendix 6.1 of Ballé et al. 2018, arXiv 1802.01436. Quantisation is to the
+integers about each channel's median, which is found by bisection rather than trained by an optimiser of its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..coding.tables import TAIL, Tables
+from .gaussian import likelihood_to_bits
+
+WIDEST = 4096  # symbols of a table; a density that is wider than that leaves the rest to the escape
+SEARCH = 2.0**20  # medians and tails are looked for in +- this
+
+
+class FactorizedPrior(nn.Module):
+    """channels: of the latent (B, C, ...); filters: widths of the hidden layers; init_scale: spread of the first density."""
+
+    mean: Tensor
+
+    def __init__(self, channels: int, filters: tuple[int, ...] = (3, 3, 3, 3), init_scale: float = 10.0) -> None:
+        super().__init__()
+        self.channels = channels
+        widths = (1, *filters, 1)
+        gain = init_scale ** (1 / (len(filters) + 1))
+        self.matrices = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        self.factors = nn.ParameterList()
+        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            fill = math.log(math.expm1(1 / gain / after))
+            self.matrices.append(nn.Parameter(torch.full((channels, after, before), fill)))
+            self.biases.append(nn.Parameter(torch.empty(channels, after, 1).uniform_(-0.5, 0.5)))
+            if i < len(filters):
+                self.factors.append(nn.Parameter(torch.zeros(channels, after, 1)))
+        self.register_buffer("median", torch.zeros(channels))
+        self._median_is_stale = True
+
+    @property
+    def family(self) -> FactorizedPrior:
+        return self
+
+    @property
+    def mean(self) -> Tensor:
+        """(C, 1, 1): broadcasts over a latent (B, C, H, W)."""
+        return self.median.view(-1, 1, 1)
+
+    def logits(self, values: Tensor) -> Tensor:
+        """values (C, n) -> (C, n): logits of the cumulative, increasing along n."""
+        x = values.unsqueeze(1)
+        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            x = torch.matmul(F.softplus(matrix), x) + bias
+            if i < len(self.factors):
+                x = x + torch.tanh(self.factors[i]) * torch.tanh(x)
+        return x.squeeze(1)
+
+    def bits(self, y: Tensor) -> Tensor:
+        """y (B, C, ...) -> bits, same shape."""
+        values = y.transpose(0, 1)
+        flat = values.flatten(1)
+        lower, upper = self.logits(flat - 0.5), self.logits(flat + 0.5)
+        # The difference of two sigmoids keeps its digits when both are taken on the side where they are small.
+        sign = -torch.sign(lower + upper).detach()
+        likelihood = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
+        return likelihood_to_bits(likelihood).view(values.shape).transpose(0, 1)
+
+    def index(self, shape: torch.Size) -> Tensor:
+        channel = torch.arange(self.channels, dtype=torch.int32, device=self.median.device)
+        return channel.view(-1, *[1] * (len(shape) - 2)).expand(shape)
+
+    def train(self, mode: bool = True) -> FactorizedPrior:
+        """Entering evaluation after training finds the medians anew."""
+        if mode:
+            self._median_is_stale = True
+        elif self._median_is_stale:
+            self.update_median()
+        return super().train(mode)
+
+    @torch.no_grad()
+    def update_median(self) -> None:
+        self.median.copy_(self.quantile(0.5))
+        self._median_is_stale = False
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._median_is_stale = False
+
+    @torch.no_grad()
+    def quantile(self, probability: float) -> Tensor:
+        """(C,): where the cumulative crosses the probability, by bisection."""
+        target = math.log(probability / (1 - probability))
+        low = torch.full((self.channels, 1), -SEARCH, dtype=self.median.dtype, device=self.median.device)
+        high = -low
+        for _ in range(64):
+            middle = (low + high) / 2
+            below = self.logits(middle) < target
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return ((low + high) / 2).squeeze(1)
+
+    @torch.no_grad()
+    def make_tables(self) -> Tables:
+        exact = FactorizedPrior(self.channels, tuple(m.shape[1] for m in self.matrices[:-1]))
+        exact.load_state_dict(self.state_dict())
+        exact.double()
+        median = exact.median
+        first = (exact.quantile(TAIL) - median).floor().clamp(-WIDEST // 2, -2).long()
+        last = (exact.quantile(1 - TAIL) - median).ceil().clamp(2, WIDEST // 2).long()
+        count = last - first + 1
+        edges = first[:, None] + torch.arange(int(count.max()) + 1) - 0.5  # (C, W + 1), left edge of every symbol
+        logits = exact.logits(edges + median[:, None])
+        lower, upper = logits[:, :-1], logits[:, 1:]
+        sign = -torch.sign(lower + upper)
+        pmf = np.zeros((self.channels, int(count.max()) + 1))
+        pmf[:, :-1] = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs().numpy()
+        left = torch.sigmoid(logits[:, 0])
+        right = torch.sigmoid(-logits.gather(1, count[:, None])).squeeze(1)
+        pmf[np.arange(self.channels), count.numpy()] = (left + right).numpy()  # the escape
+        return Tables.from_pmf(pmf, (count + 1).numpy(), first.numpy())

@@ -1,0 +1,72 @@
+"""Gaussian prior with predicted scale and, optionally, mean.
+
+Scale: Ballé et al. 2018, arXiv 1802.01436. Mean: Minnen et al. 2018, arXiv 1809.02736.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import ndtr, ndtri
+from torch import Tensor, nn
+
+from ..coding.tables import TAIL, Tables
+from ..ops.bounds import lower_bound
+
+SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
+
+
+def likelihood_to_bits(likelihood: Tensor) -> Tensor:
+    return -lower_bound(likelihood, SMALLEST_LIKELIHOOD).log2()
+
+
+class GaussianPrior(nn.Module):
+    """A family of Gaussians, with `levels` tables for scales spaced evenly in their logarithm.
+
+    Called with parameters (B, C, ...) it is the Gaussians with these scales; with `mean`, the second half of the
+    channels are the means. Estimates use the exact scale (at least `scale_min`); coding uses the nearest table.
+    """
+
+    def __init__(self, mean: bool = True, scale_min: float = 0.11, scale_max: float = 256.0, levels: int = 64) -> None:
+        super().__init__()
+        self.mean = mean
+        self.scale_min = scale_min
+        self.scale_max = scale_max
+        self.levels = levels
+        self.step = math.log(scale_max / scale_min) / (levels - 1)
+
+    def forward(self, parameters: Tensor) -> Gaussian:
+        return Gaussian(self, *parameters.chunk(2, 1)) if self.mean else Gaussian(self, parameters)
+
+    def make_tables(self) -> Tables:
+        scale = self.scale_min * np.exp(self.step * np.arange(self.levels))
+        # At least two symbols on each side: a table's tail is thinner than the latents that come with small scales.
+        reach = np.maximum(np.ceil(-ndtri(TAIL) * scale), 2).astype(np.int64)
+        symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
+        pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
+        pmf[np.arange(self.levels), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
+        return Tables.from_pmf(pmf, 2 * reach + 2, -reach)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """One Gaussian per element; scale and mean have the shape of the latent."""
+
+    family: GaussianPrior
+    scale: Tensor
+    mean: Tensor | None = None
+
+    def bits(self, y: Tensor) -> Tensor:
+        distance = (y if self.mean is None else y - self.mean).abs()
+        width = lower_bound(self.scale, self.family.scale_min) * math.sqrt(2)
+        upper = torch.erfc((distance - 0.5) / width)
+        lower = torch.erfc((distance + 0.5) / width)
+        return likelihood_to_bits(0.5 * (upper - lower))
+
+    def index(self, shape: torch.Size) -> Tensor:
+        scale = self.scale.clamp(self.family.scale_min, self.family.scale_max)
+        position = (scale / self.family.scale_min).log_().div_(self.family.step)
+        return position.add_(0.5).to(torch.int32).expand(shape)

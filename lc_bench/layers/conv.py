@@ -1,0 +1,81 @@
+"""Stacks of (transposed) convolutions, and the causal convolution of context models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError, unknown
+from .gdn import GDN
+
+ACTIVATIONS = {
+    "gdn": lambda channels: GDN(channels),
+    "igdn": lambda channels: GDN(channels, inverse=True),
+    "relu": lambda channels: nn.ReLU(inplace=True),
+    "leaky_relu": lambda channels: nn.LeakyReLU(inplace=True),
+}
+
+
+def conv_stack(
+    channels: Sequence[int],
+    kernel: int | Sequence[int] = 5,
+    stride: int | Sequence[int] = 2,
+    act: str = "relu",
+    up: bool = False,
+    last_act: bool = False,
+) -> nn.Sequential:
+    """Convolutions channels[0] -> channels[1] -> ..., with `act` between them and, with `last_act`, after the last.
+
+    kernel and stride: one for all or one each. `up`: layers with a stride above 1 are transposed convolutions that
+    enlarge by it; those of stride 1 stay plain. Every layer keeps sizes exact multiples of its stride.
+    """
+    count = len(channels) - 1
+    kernels, strides = _each("kernel", kernel, count), _each("stride", stride, count)
+    if act not in ACTIVATIONS:
+        raise unknown("act", act, ACTIVATIONS)
+    layers: list[nn.Module] = []
+    for i, (k, s) in enumerate(zip(kernels, strides, strict=True)):
+        before, after = channels[i], channels[i + 1]
+        if up and s > 1:
+            layers.append(nn.ConvTranspose2d(before, after, k, s, padding=k // 2, output_padding=s - 1))
+        else:
+            layers.append(nn.Conv2d(before, after, k, s, padding=k // 2))
+        if i < count - 1 or last_act:
+            layers.append(ACTIVATIONS[act](after))
+    return nn.Sequential(*layers)
+
+
+def _each(name: str, value: int | Sequence[int], count: int) -> list[int]:
+    values = [value] * count if isinstance(value, int) else list(value)
+    if len(values) != count:
+        raise UserError(f"conv_stack: {name} has {len(values)} entries for {count} convolutions; give one number or {count}")
+    return values
+
+
+class MaskedConv2d(nn.Conv2d):
+    """Sees only what comes before in raster order (van den Oord et al. 2016, arXiv 1601.06759, mask A).
+
+    `taps` (T, 2) are the (row, column) of the positions it sees in its window, `tap_weight` (T * in, out) their weights.
+    """
+
+    mask: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+        mask = torch.zeros(kernel, kernel)
+        mask.view(-1)[: kernel * kernel // 2] = 1
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+    @property
+    def taps(self) -> Tensor:
+        return self.mask.nonzero()
+
+    def tap_weight(self) -> Tensor:
+        row, column = self.taps.unbind(1)
+        return self.weight[:, :, row, column].permute(2, 1, 0).flatten(0, 1)
