@@ -43,7 +43,8 @@ class Context(nn.Module):
     def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
         if isinstance(tape, RateTape) and tape.parallel:
             y_hat = tape.quantise(y)
-            theta = self.parameters_net(torch.cat([psi, self.context(y_hat)], 1))
+            phi = tape.exact(self.context)(y_hat)
+            theta = tape.exact(self.parameters_net)(torch.cat([psi, phi], 1))
             tape.count("y", y_hat, self.prior(theta))
             return y_hat
         return self._in_steps(tape, y, psi)

@@ -84,7 +84,7 @@ def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(renamed)
 
 
-def save(model: nn.Module, path: Path, **metadata: object) -> None:
+def save(model: nn.Module, path: Path, /, **metadata: object) -> None:
     """Write our format: tensors, and as metadata the resolved model file and what else is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}

@@ -1,0 +1,67 @@
+"""The command: compose a configuration, instantiate, run.
+
+    python -m lc_bench [run=bench|train|compress|decompress|report] [model=...] [data=...] [key=value ...]
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+from .config import choices, conf_dir, explain
+from .errors import UserError, unknown
+
+
+def run(cfg) -> object:  # type: ignore[no-untyped-def]
+    """Run what `run` names, with torch set up as asked."""
+    from hydra.utils import get_method
+
+    # Known notices of libraries that say nothing to a user of this command.
+    warnings.filterwarnings("ignore", message=".*(pkg_resources|does not have many workers|lr_scheduler.step|TreeSpec|torch.jit).*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if cfg.threads is not None:
+        import torch
+
+        torch.set_num_threads(int(cfg.threads))
+    return get_method(cfg.run._target_)(cfg)
+
+
+def main() -> None:
+    import hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and this function says it in one line
+    folder = conf_dir()
+    if not folder.is_dir():
+        sys.exit(f"{folder}: the configuration is missing from this installation; install lc_bench again")
+    try:
+        check_overrides(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        told = explain(error)
+        if not isinstance(told, UserError):
+            raise
+        print(f"lc_bench: {told}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check_overrides(arguments: list[str]) -> None:
+    """Wrong names of groups' choices, before anything is composed; sweeps such as model=a,b are checked one by one."""
+    groups = {p.name for p in conf_dir().iterdir() if p.is_dir()}
+    for argument in arguments:
+        if argument.startswith("-") or "=" not in argument:
+            continue
+        group, _, value = argument.partition("=")
+        if group in groups and value not in ("null", ""):
+            for choice in value.strip("[]").split(","):
+                if choice.strip() not in choices(group) and not choice.strip().startswith(("glob(", "choice(")):
+                    raise unknown(group, choice, choices(group))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What training keeps on disk, in files that a kill at any moment leaves whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from .models import weights
+from .task import Task
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes beside the target and moves it in place, so that the file of that name is always a whole one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+        part = f"{path}.part"
+        super().save_checkpoint(checkpoint, part, storage_options)
+        os.replace(part, path)
+
+
+class Snapshots(pl.Callback):
+    """`last.ckpt` every so many steps, and at the end (or at Ctrl-C) also `model.safetensors`."""
+
+    def __init__(self, folder: Path, every: int, metadata: dict[str, Any]) -> None:
+        self.folder = folder
+        self.every = every
+        self.metadata = metadata
+        self.saved_at = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step % self.every == 0 and trainer.global_step != self.saved_at:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save(trainer)
+        if trainer.is_global_zero and isinstance(module, Task):
+            module.model.eval()  # medians
+            weights.save(module.model, self.folder / "model.safetensors", steps=trainer.global_step, **self.metadata)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step != self.saved_at:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+            self.saved_at = trainer.global_step

@@ -1,0 +1,96 @@
+"""Training crops as a pure function of (seed, position): nothing to save, nothing to lose when a run is resumed.
+
+Position k of the endless sequence is image perm[k mod N] of epoch k div N, cropped and flipped by a generator seeded
+with (seed, k). Loader workers, restarts and the number of processes therefore cannot change what a step sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..errors import UserError
+from .images import read_image, to_unit
+from .sets import ImageSet
+
+
+@dataclass
+class Batch:
+    """x: images (B, 3, H, W) in [0, 1]; units: pixels of each sample, by which its bits are divided; names: of the files."""
+
+    x: Tensor
+    units: int
+    names: list[str]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.x.to(device), self.units, self.names)
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.x.pin_memory(), self.units, self.names)
+
+
+class Crops(Dataset[tuple[str, Tensor]]):
+    """Random crops of `size`, flipped every other time; images smaller than that are an error that names them."""
+
+    def __init__(self, images: ImageSet, size: int, seed: int) -> None:
+        self.images = images
+        self.size = size
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> tuple[str, Tensor]:
+        count = len(self.images)
+        epoch, place = divmod(position, count)
+        order = torch.randperm(count, generator=_generator(self.seed, epoch, 0))
+        path = self.images.paths[int(order[place])]
+        pixels = read_image(path)
+        height, width = pixels.shape[1:]
+        if height < self.size or width < self.size:
+            raise UserError(f"{path.name}: {width}x{height}, smaller than crops of {self.size}. Set train.crop lower or leave the image out")
+        draw = _generator(self.seed, position, 1)
+        top = int(torch.randint(height - self.size + 1, (), generator=draw))
+        left = int(torch.randint(width - self.size + 1, (), generator=draw))
+        crop = pixels[:, top : top + self.size, left : left + self.size]
+        if int(torch.randint(2, (), generator=draw)):
+            crop = crop.flip(2)
+        return path.name, to_unit(crop)
+
+
+def _generator(seed: int, number: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) * 2 + stream)
+
+
+class Positions(Sampler[int]):
+    """Positions from `start` on, without end; of several processes, each takes every n-th."""
+
+    def __init__(self, start: int, rank: int = 0, world: int = 1) -> None:
+        self.start, self.rank, self.world = start, rank, world
+
+    def __iter__(self) -> Iterator[int]:
+        position = self.start + self.rank
+        while True:
+            yield position
+            position += self.world
+
+
+def collate(items: list[tuple[str, Tensor]]) -> Batch:
+    names, crops = zip(*items, strict=True)
+    x = torch.stack(crops)
+    return Batch(x, x.shape[-2] * x.shape[-1], list(names))
+
+
+def training_loader(images: ImageSet, crop: int, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
+    """Batches from optimiser step `step` on; batch is per process."""
+    return DataLoader(
+        Crops(images, crop, seed),
+        batch_size=batch,
+        sampler=Positions(step * batch * world, rank, world),
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),  # else the loader draws its seed from the global generator
+    )

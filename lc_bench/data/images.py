@@ -1,0 +1,55 @@
+"""One image file -> 8-bit RGB, the same way for every set.
+
+Grey becomes RGB with equal channels; alpha is laid over white; 16 bits are rounded to 8; palettes and CMYK are
+converted; EXIF rotation is applied. Animated files give their first frame. Anything else is a UserError with the name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".jp2", ".avif")
+
+
+def read_image(path: Path) -> Tensor:
+    """-> (3, H, W) uint8. UserError for a file that is no image, is cut short or has no pixels."""
+    try:
+        with Image.open(path) as image:
+            pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        size = path.stat().st_size
+        raise UserError(f"{path.name}: {size} bytes, not a readable image ({type(error).__name__}: {error}). Delete or replace it") from None
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """-> (H, W, 3) uint8."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        deep = np.asarray(image)
+        if image.mode == "F" or deep.min() < 0 or deep.max() > 65535:
+            raise UserError(f"pixels of mode {image.mode} from {deep.min()} to {deep.max()}; 8 or 16 bits per channel can be read")
+        grey = np.round(deep.astype(np.float64) / 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, 2)
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return np.asarray(image.convert("RGB"))
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]."""
+    return pixels.float() / 255
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """[0, 1] -> uint8, rounded: what a decoded image is compared as."""
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)

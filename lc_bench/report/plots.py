@@ -1,0 +1,39 @@
+"""Rate-distortion curves as PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .records import METRICS, Curve
+
+# Okabe and Ito 2008: told apart by readers with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+DASH = {"learned": "solid", "anchor": "dashed", "published": "dotted"}
+
+
+def colour_of(curves: list[Curve]) -> dict[str, str]:
+    """Learned codecs first, so that they keep the strongest colours."""
+    order = sorted(curves, key=lambda c: ("learned", "anchor", "published").index(c.kind))
+    return {curve.name: COLOURS[i % len(COLOURS)] for i, curve in enumerate(order)}
+
+
+def plot_curves(curves: list[Curve], metric: str, title: str, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    colours = colour_of(curves)
+    for curve in curves:
+        bold = 2.4 if curve.kind == "learned" else 1.3
+        style = {"color": colours[curve.name], "linestyle": DASH[curve.kind], "linewidth": bold}
+        axes.plot(curve.bpp, curve.plotted(metric), marker="o", markersize=4, label=curve.name, **style)
+    axes.set_xlabel("bits per pixel, all bytes of the stream")
+    axes.set_ylabel(METRICS[metric])
+    axes.set_title(title, loc="left")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    right = [max(c.bpp) for c in curves if c.kind != "learned"] or [max(c.bpp) for c in curves]
+    axes.set_xlim(0, 1.05 * max(*right, *(max(c.bpp) for c in curves)) if right else None)
+    figure.savefig(path)

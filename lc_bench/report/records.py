@@ -1,0 +1,124 @@
+"""From records (one row per sample) to curves (one point per level) to a ranking."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import UserError, unknown
+from ..metrics import bd_rate
+from ..metrics.image import ms_ssim_db
+
+METRICS = {"psnr-rgb": "PSNR (dB)", "ms-ssim-rgb": "MS-SSIM (dB)"}
+SOURCE = "published results collected by the reference implementation (CompressAI)"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Means over a data set, by rising rate. Values of a metric may be NaN where it was not published or not defined."""
+
+    name: str
+    kind: str  # learned, anchor or published
+    note: str
+    bpp: list[float]
+    values: dict[str, list[float]]
+    levels: list[Any]
+    encode_s: list[float]
+    decode_s: list[float]
+    images: int
+
+    def plotted(self, metric: str) -> list[float]:
+        """MS-SSIM is drawn in dB."""
+        values = self.values[metric]
+        return [ms_ssim_db(v) if math.isfinite(v) else math.nan for v in values] if metric == "ms-ssim-rgb" else values
+
+
+def curves_of(records: pd.DataFrame) -> list[Curve]:
+    """One curve per codec. Images without MS-SSIM (too small) are left out of that mean, and the curve's note says so."""
+    curves = []
+    for name, rows in records.groupby("codec", sort=False):
+        means = rows.groupby("level")[["bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s"]].mean().sort_values("bpp")
+        small = rows[rows["ms-ssim-rgb"].isna()].image.nunique()
+        note = str(rows.version.iloc[0]) + (f"; MS-SSIM without {small} images under 161 pixels" if small else "")
+        curves.append(
+            Curve(
+                str(name),
+                str(rows.kind.iloc[0]),
+                note,
+                means.bpp.tolist(),
+                {m: means[m].tolist() for m in METRICS},
+                means.index.tolist(),
+                means.encode_s.tolist(),
+                means.decode_s.tolist(),
+                rows.image.nunique(),
+            )
+        )
+    return curves
+
+
+@cache
+def published_curves() -> dict[str, dict[str, dict[str, Any]]]:
+    """By data set and name: published_rd.json, facts with their source in each description."""
+    return json.loads((Path(__file__).parent / "published_rd.json").read_text())
+
+
+def check_published(names: Sequence[str], data: str) -> None:
+    known = published_curves().get(data, {})
+    for name in names:
+        if not known:
+            raise UserError(f"run.published={name}: nothing is published for data={data}; there is something for {', '.join(published_curves())}")
+        if name not in known:
+            raise unknown("run.published", name, known)
+
+
+def published(names: Sequence[str], data: str) -> list[Curve]:
+    check_published(names, data)
+    curves = []
+    for name in names:
+        entry = published_curves()[data][name]
+        order = sorted(range(len(entry["bpp"])), key=lambda i: entry["bpp"][i])
+        missing = [math.nan] * len(order)
+        columns = {key: [entry[key][i] for i in order] if key in entry else missing for key in ("bpp", *METRICS, "encoding_time", "decoding_time")}
+        note = f"{entry.get('description', '')}; {SOURCE}"
+        values = {m: columns[m] for m in METRICS}
+        times = columns["encoding_time"], columns["decoding_time"]
+        curves.append(Curve(f"{name} (published)", "published", note, columns["bpp"], values, order, *times, images=0))
+    return curves
+
+
+@dataclass(frozen=True)
+class Rank:
+    curve: Curve
+    bd: dict[str, tuple[float, str]]  # percent and interval, by metric
+
+
+def rank(curves: list[Curve], anchor: str) -> list[Rank]:
+    """By BD-rate in PSNR against the anchor, lowest first; curves without one come last."""
+    base = next((c for c in curves if c.name == anchor), None)
+    ranks = []
+    for curve in curves:
+        bd = {}
+        for metric in METRICS:
+            if base is None:
+                bd[metric] = (math.nan, "no anchor curve")
+            elif curve is base:
+                bd[metric] = (0.0, "the anchor")
+            else:
+                bd[metric] = bd_rate(base.bpp, base.plotted(metric), curve.bpp, curve.plotted(metric))
+        ranks.append(Rank(curve, bd))
+    return sorted(ranks, key=lambda r: (math.isnan(r.bd["psnr-rgb"][0]), r.bd["psnr-rgb"][0]))
+
+
+def summary(curve: Curve) -> dict[str, Any]:
+    """The plain JSON shape that the field's plotting tools read."""
+    clean = lambda values: [None if math.isnan(v) else round(v, 6) for v in values]  # noqa: E731
+    results = {"bpp": clean(curve.bpp), **{m: clean(curve.values[m]) for m in METRICS}}
+    results |= {"encoding_time": clean(curve.encode_s), "decoding_time": clean(curve.decode_s)}
+    return {"name": curve.name, "description": curve.note, "results": results}

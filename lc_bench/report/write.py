@@ -1,0 +1,45 @@
+"""Everything a run leaves: records, summaries, plots, the page, and the ranking in the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from .page import write_page
+from .plots import plot_curves
+from .records import METRICS, curves_of, published, rank, summary
+from .terminal import print_ranking
+
+
+def write_report(
+    records: pd.DataFrame,
+    output: Path,
+    data: str,
+    bd_anchor: str,
+    overlays: list[str],
+    stamp: Mapping[str, Any],
+    notes: list[str],
+    pictures: Mapping[tuple[str, float, str], Tensor] | None = None,
+    originals: Mapping[str, Tensor] | None = None,
+) -> None:
+    """records.csv, summary/CODEC.json, rd-*.png, index.html in `output`, and the table on the terminal."""
+    output.mkdir(parents=True, exist_ok=True)
+    records.to_csv(output / "records.csv", index=False)
+    curves = curves_of(records) + published(overlays, data)
+    (output / "summary").mkdir(exist_ok=True)
+    for curve in curves:
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in curve.name).strip("-")
+        (output / "summary" / f"{name}.json").write_text(json.dumps(summary(curve), indent=1))
+    ranks = rank(curves, bd_anchor)
+    images = max(c.images for c in curves)
+    for metric in METRICS:
+        plot_curves(curves, metric, f"{data}, mean of {images} images", output / f"rd-{metric}.png")
+    write_page(output / "index.html", ranks, records, data, bd_anchor, stamp, notes, pictures or {}, originals or {})
+    print_ranking(ranks, data, bd_anchor)
+    for note in notes:
+        print(f"note: {note}")

@@ -1,0 +1,87 @@
+"""run=train: a Task under a Lightning Trainer, from a configuration; resumes exactly where the last checkpoint was."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from .api import build_from, give_weights
+from .config import at_quality, qualities_of
+from .errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def main(cfg: DictConfig) -> float:
+    """Train one model at one quality; returns the last loss. Writes last.ckpt, metrics.csv and model.safetensors."""
+    import lightning.pytorch as pl
+    import torch
+    from hydra.utils import instantiate
+    from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+
+    from .callbacks import AtomicCheckpoints, Snapshots
+    from .data.crops import training_loader
+    from .task import Task
+
+    qualities = qualities_of(cfg)
+    if len(qualities) > 1:
+        raise UserError(f"quality={cfg.quality}: training takes one, such as quality=3; sweep over several with -m quality=1,2,3")
+    cfg = at_quality(cfg, qualities[0])
+    run = cfg.run
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    model = build_from(cfg, cfg.seed)
+    if str(cfg.weights) not in ("auto", "none"):
+        give_weights(model, cfg, cfg.weights)  # fine-tuning starts from them; auto and none from scratch
+    images = instantiate(cfg.data)
+    output = Path(cfg.output)
+    checkpoint = find_checkpoint(run.resume, output)
+    scheduler = instantiate(cfg.run.scheduler, _partial_=True) if cfg.run.scheduler else None
+    task = Task(
+        model, instantiate(cfg.rate.loss), instantiate(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.round_from, str(output)
+    )
+    loader = functools.partial(training_loader, images, run.crop, run.batch, cfg.seed, workers=run.workers)
+    # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
+    task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
+    metadata = {"model": cfg.model.name, "quality": cfg.quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
+    loggers = [instantiate(node) for node in cfg.logger.values()]
+    trainer = pl.Trainer(
+        **OmegaConf.to_container(cfg.trainer, resolve=True),  # type: ignore[arg-type]
+        max_steps=run.steps,
+        max_epochs=-1,
+        gradient_clip_val=run.clip,
+        log_every_n_steps=run.log_every,
+        logger=loggers,
+        default_root_dir=output,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[AtomicCheckpoints()],
+        callbacks=[Snapshots(output, run.save_every, metadata), RichProgressBar(leave=True), *([LearningRateMonitor("step")] if loggers else [])],
+    )
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    log.info(f"training {cfg.model.name} quality {cfg.quality} (lambda {cfg.rate.lmbda}) on {len(images)} images of {images.name}, in {output}")
+    if checkpoint is not None:
+        step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
+        log.info(f"resuming {checkpoint} at step {step} of {run.steps}")
+    trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
+    if trainer.interrupted:
+        log.info(f"interrupted at step {trainer.global_step}; continue with run.resume={output / 'last.ckpt'}")
+    return float(trainer.callback_metrics.get("train/loss", float("nan")))
+
+
+def find_checkpoint(resume: Any, output: Path) -> Path | None:
+    """run.resume: null, a checkpoint, a folder that holds last.ckpt, or `auto` (this output folder's, if there is one)."""
+    if resume is None:
+        return None
+    path = output / "last.ckpt" if resume == "auto" else Path(resume).expanduser()
+    path = path / "last.ckpt" if path.is_dir() else path
+    if path.is_file():
+        return path
+    if resume == "auto":
+        return None
+    raise UserError(f"run.resume={resume}: no checkpoint there. Give a .ckpt file, a folder with last.ckpt, auto or null")
