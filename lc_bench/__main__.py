@@ -15,11 +15,26 @@ from .errors import UserError, unknown
 
 
 def run(cfg) -> object:  # type: ignore[no-untyped-def]
-    """Run what `run` names, with torch set up as asked."""
+    """Run what `run` names. A user's mistake is told here, in one line; a sweep goes on with its next job."""
+    try:
+        return _run(cfg)
+    except Exception as error:
+        told = explain(error)
+        if not isinstance(told, UserError):
+            raise
+        print(f"lc_bench: {told}", file=sys.stderr)
+        failures.append(told)
+        return None
+
+
+failures: list[UserError] = []
+
+
+def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     from hydra.utils import get_method
 
     # Known notices of libraries that say nothing to a user of this command.
-    warnings.filterwarnings("ignore", message=".*(pkg_resources|does not have many workers|lr_scheduler.step|TreeSpec|torch.jit).*")
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -33,6 +48,7 @@ def run(cfg) -> object:  # type: ignore[no-untyped-def]
 def main() -> None:
     import hydra
 
+    failures.clear()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and this function says it in one line
     folder = conf_dir()
     if not folder.is_dir():
@@ -47,6 +63,8 @@ def main() -> None:
         if not isinstance(told, UserError):
             raise
         print(f"lc_bench: {told}", file=sys.stderr)
+        sys.exit(2)
+    if failures:
         sys.exit(2)
 
 

@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from .config import DEFAULT_QUALITY, at_quality, cache_dir, check_choice, compose
+from .config import DEFAULT_QUALITY, at_quality, cache_dir, check_choice, compose, make
 from .errors import UserError
 from .models import TransformCode, weights
 
@@ -37,16 +37,9 @@ def build(name: str, quality: int = DEFAULT_QUALITY, seed: int = 0, **overrides:
 
 def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
     """The model of a composed configuration with one quality. Its first weights depend on the seed alone."""
-    from hydra.utils import instantiate
-
-    from .config import explain
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            model: TransformCode = instantiate(cfg.model.net)
-        except Exception as error:
-            raise explain(error) from None
+        model: TransformCode = make(cfg.model.net)
     resolved = OmegaConf.to_container(cfg.model.net, resolve=True)
     model.name = cfg.model.name
     model.architecture = OmegaConf.to_yaml(OmegaConf.create({"name": cfg.model.name, "net": resolved}), sort_keys=True)
@@ -110,11 +103,9 @@ def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
 
 def benchmark(model: TransformCode, data: str = "samples", images: int | None = None) -> pd.DataFrame:
     """Records of the model on a data set by its name in conf/data: every image encoded to bytes and decoded again."""
-    from hydra.utils import instantiate
-
     from .bench.learned import run_model
 
     check_choice("data", data)
     import pandas as pd
 
-    return pd.DataFrame(run_model(model, model, instantiate(compose(f"data={data}").data), images=images))
+    return pd.DataFrame(run_model(model, model, make(compose(f"data={data}").data), images=images))

@@ -57,6 +57,16 @@ def compose(*overrides: str) -> DictConfig:
         raise explain(error) from None
 
 
+def make(node: Any, **arguments: Any) -> Any:
+    """Build what a node's `_target_` names; a UserError inside comes out as it is."""
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, **arguments)
+    except Exception as error:
+        raise explain(error) from None
+
+
 def check_choice(group: str, name: str) -> None:
     if name not in choices(group):
         raise unknown(group, name, choices(group))
@@ -72,6 +82,9 @@ def explain(error: BaseException) -> BaseException:
             return cause
         cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
+    absent = re.search(r"[Mm]issing mandatory value: (\S+)", text)
+    if absent:
+        return UserError(f"{absent[1]}: has to be given, as {absent[1]}=...")
     if isinstance(error, MissingConfigException) or "Could not find" in text:
         found = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
         if found:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from .api import build_from, give_weights
-from .config import at_quality, qualities_of
+from .config import at_quality, make, qualities_of
 from .errors import UserError
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,6 @@ def main(cfg: DictConfig) -> float:
     """Train one model at one quality; returns the last loss. Writes last.ckpt, metrics.csv and model.safetensors."""
     import lightning.pytorch as pl
     import torch
-    from hydra.utils import instantiate
     from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 
     from .callbacks import AtomicCheckpoints, Snapshots
@@ -36,18 +35,19 @@ def main(cfg: DictConfig) -> float:
     model = build_from(cfg, cfg.seed)
     if str(cfg.weights) not in ("auto", "none"):
         give_weights(model, cfg, cfg.weights)  # fine-tuning starts from them; auto and none from scratch
-    images = instantiate(cfg.data)
+    images = make(cfg.data)
     output = Path(cfg.output)
     checkpoint = find_checkpoint(run.resume, output)
-    scheduler = instantiate(cfg.run.scheduler, _partial_=True) if cfg.run.scheduler else None
+    scheduler = make(cfg.run.scheduler, _partial_=True) if cfg.run.scheduler else None
     task = Task(
-        model, instantiate(cfg.rate.loss), instantiate(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.round_from, str(output)
+        model, make(cfg.rate.loss), make(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.round_from, str(output)
     )
     loader = functools.partial(training_loader, images, run.crop, run.batch, cfg.seed, workers=run.workers)
     # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
     task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     metadata = {"model": cfg.model.name, "quality": cfg.quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
-    loggers = [instantiate(node) for node in cfg.logger.values()]
+    keep_metrics(output)
+    loggers = [make(node) for node in cfg.logger.values()]
     trainer = pl.Trainer(
         **OmegaConf.to_container(cfg.trainer, resolve=True),  # type: ignore[arg-type]
         max_steps=run.steps,
@@ -68,6 +68,7 @@ def main(cfg: DictConfig) -> float:
     if checkpoint is not None:
         step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")
+    model.train()  # Lightning keeps the mode it finds
     trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
     if trainer.interrupted:
         log.info(f"interrupted at step {trainer.global_step}; continue with run.resume={output / 'last.ckpt'}")
@@ -85,3 +86,11 @@ def find_checkpoint(resume: Any, output: Path) -> Path | None:
     if resume == "auto":
         return None
     raise UserError(f"run.resume={resume}: no checkpoint there. Give a .ckpt file, a folder with last.ckpt, auto or null")
+
+
+def keep_metrics(output: Path) -> None:
+    """Move the metrics of an earlier part of the run aside: the logger starts its file anew."""
+    file = output / "metrics.csv"
+    if file.is_file():
+        parts = len(list(output.glob("metrics-part*.csv")))
+        file.rename(output / f"metrics-part{parts + 1}.csv")

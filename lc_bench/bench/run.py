@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..api import load_from
-from ..config import cache_dir, explain, qualities_of
+from ..config import cache_dir, make, qualities_of
 from ..data import ImageSet
 from ..errors import UserError, unknown
 from .anchors import Anchor
@@ -32,7 +32,7 @@ Pictures = dict[tuple[str, float, str], Tensor]  # decoded pixels by (codec, lev
 
 def main(cfg: DictConfig) -> float:
     """Benchmark, write records and report into `output`; returns the mean bpp of the model's first quality."""
-    from hydra.utils import instantiate
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..report import write_report
@@ -40,11 +40,8 @@ def main(cfg: DictConfig) -> float:
 
     device = pick_device(cfg.device)
     qualities = qualities_of(cfg)
-    try:
-        data: ImageSet = instantiate(cfg.data)
-        anchors = make_anchors(cfg) if cfg.run.anchors else []
-    except Exception as error:
-        raise explain(error) from None
+    data: ImageSet = make(cfg.data)
+    anchors = make_anchors(cfg) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -55,7 +52,7 @@ def main(cfg: DictConfig) -> float:
     models = [(q, load_from(cfg, q), load_from(cfg, q)) for q in qualities[:1]]
     columns = (TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
     interrupted = False
-    with Progress(*columns, transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         try:
             for anchor in anchors:
                 task = progress.add_task(anchor.name, total=count * len(anchor.levels))
@@ -114,9 +111,7 @@ def codec_label(cfg: DictConfig, note: str) -> str:
 
 
 def make_anchors(cfg: DictConfig) -> list[Anchor]:
-    from hydra.utils import instantiate
-
-    anchors = [instantiate(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in cfg.anchor.values()]
+    anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in cfg.anchor.values()]
     if cfg.run.bd_anchor not in [a.name for a in anchors]:
         raise unknown("run.bd_anchor", cfg.run.bd_anchor, [a.name for a in anchors], "Add others with anchor=[...].")
     return anchors

@@ -11,6 +11,7 @@ always starts in a new row; what is missing to fill its first row are certain sy
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 # Kept lanes cost about 4.75 bits each (3.5 for the unknown exponent of a stored state, 24 for one lane in 32 that
@@ -75,16 +76,20 @@ def lay_out(sizes: list[int], lanes: Lanes) -> list[Chunk]:
     return chunks[::-1]
 
 
-def choose_lanes(bits: float, symbols: int) -> Lanes:
-    """Lanes for a stream of that ideal size: as many as it can carry at under 1 %. Few shapes, so that streams of a
-    batch fall into few groups."""
-    # A stage has to emit two words (32 bits) for each of its lanes; an eighth more covers the spread among symbols.
-    startup = 0
-    while stage_rows(startup) * bits < 36 * symbols and startup < MAX_STARTUP:
-        startup += 1
-    best = Lanes(1, 0, 0)
-    for first, doublings in SHAPES[1:]:
-        lanes = first << doublings
-        if lanes * BITS_PER_LANE <= bits and lanes * stage_rows(startup) <= symbols:
-            best = Lanes(first, doublings, startup)
-    return best
+def choose_lanes(tail_bits: Callable[[int], float], symbols: int) -> Lanes:
+    """Lanes for a stream of so many symbols whose last k take tail_bits(k) bits: as many as it can carry at under 1 %,
+    with stages just long enough to emit what the next lanes start from. Few shapes: streams of a batch fall into few
+    groups."""
+    bits = tail_bits(symbols)
+    for first, doublings in reversed(SHAPES[1:]):
+        if (first << doublings) * BITS_PER_LANE > bits:
+            continue
+        for startup in range(MAX_STARTUP + 1):
+            ends = [first * stage_rows(startup) * ((2 << stage) - 1) for stage in range(doublings)]
+            if ends[-1] > symbols // 2:
+                break
+            # Two words for each lane, one bit of spread, and the 8 bits by which a first lane grows before it emits.
+            needs = [first * (33 * ((2 << stage) - 1) + 10) for stage in range(doublings)]
+            if all(tail_bits(end) >= need for end, need in zip(ends, needs, strict=True)):
+                return Lanes(first, doublings, startup)
+    return Lanes(1, 0, 0)

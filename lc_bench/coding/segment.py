@@ -29,6 +29,7 @@ LARGEST_SYMBOL = (1 << 31) - 1
 # A lane that starts inside the stream holds two words below bit 32: 2^32 <= state < 2^33.
 START_BITS = 32
 HAS_ESCAPES, CARRIES = 0x20, 0x40
+TALLY = 16  # symbols whose bits are added up together when lanes are chosen
 # Rows that are coded at once: enough to amortise a call, few enough to stay in the cache and to bound memory.
 BLOCK = 1 << 18
 
@@ -43,11 +44,11 @@ def encode(
     entries = torch.empty_like(symbols)
     bits = torch.empty(len(symbols), dtype=torch.float64)
     escapes = [b""] * len(symbols)
-    for sample in range(len(symbols)):
-        bits[sample], escapes[sample] = _find_entries(symbols[sample], index[sample], tables, entries[sample])
     groups: dict[Lanes, list[int]] = defaultdict(list)
-    for sample, size in enumerate(bits.tolist()):
-        groups[choose_lanes(size, symbols.shape[1])].append(sample)
+    for sample in range(len(symbols)):
+        tail, escapes[sample] = _find_entries(symbols[sample], index[sample], tables, entries[sample])
+        bits[sample] = tail[-1] + 8 * len(escapes[sample])
+        groups[choose_lanes(lambda k, tail=tail: float(tail[-1 if k == len(symbols[0]) else k // TALLY]), symbols.shape[1])].append(sample)
     segments = [b""] * len(symbols)
     for lanes, members in groups.items():
         chosen = entries if len(members) == len(entries) else entries[members]
@@ -70,18 +71,23 @@ def _head(lanes: Lanes, escapes: bytes, carry: bool) -> bytes:
     return head + varint.write(len(escapes)) + escapes if escapes else head
 
 
-def _find_entries(symbols: Tensor, index: Tensor, tables: Tables, out: Tensor) -> tuple[float, bytes]:
-    """Where one sample's symbols (n,) stand in the tables -> `out`; returns their ideal bits and the escapes' bytes."""
+def _find_entries(symbols: Tensor, index: Tensor, tables: Tables, out: Tensor) -> tuple[np.ndarray, bytes]:
+    """Where one sample's symbols (n,) stand in the tables -> `out`.
+
+    Returns the ideal bits of the last TALLY * k symbols by k (the last entry: of all), and the escapes' bytes.
+    """
     last = tables.count.index_select(0, index) - 1
     within = symbols - tables.offset.index_select(0, index)
     escaped = (within < 0) | (within >= last)
     entries = tables.base.index_select(0, index) + torch.where(escaped, last, within)
     out.copy_(entries)
-    bits = float(tables.cost.index_select(0, entries).sum())
-    if not bool(escaped.any()):
-        return bits, b""
-    outside = b"".join(map(varint.write_signed, within[escaped].tolist()))
-    return bits + 8 * len(outside), outside
+    cost = tables.cost.index_select(0, entries)
+    whole = len(cost) // TALLY * TALLY
+    blocks = cost[len(cost) - whole :].view(-1, TALLY).sum(1).flip(0)
+    rest = cost[: len(cost) - whole].sum().view(1)
+    tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
+    outside = b"".join(map(varint.write_signed, within[escaped].tolist())) if bool(escaped.any()) else b""
+    return tail, outside
 
 
 class _Pieces:

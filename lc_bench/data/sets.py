@@ -70,7 +70,7 @@ def folder(path: str, name: str | None = None, on_error: str = "fail", recursive
     found = sorted(p for p in root.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
         raise UserError(f"data.path={path}: no image in it; looked for {', '.join(SUFFIXES)}")
-    return ImageSet(name or root.name, tuple(found), on_error)
+    return ImageSet(name or root.resolve().name, tuple(found), on_error)
 
 
 def kodak(url: str, sha256: Mapping[str, str], on_error: str = "fail") -> ImageSet:

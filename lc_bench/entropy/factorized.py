@@ -62,13 +62,11 @@ class FactorizedPrior(nn.Module):
 
     def bits(self, y: Tensor) -> Tensor:
         """y (B, C, ...) -> bits, same shape."""
+        self._median_is_stale |= self.training
         values = y.transpose(0, 1)
         flat = values.flatten(1)
         lower, upper = self.logits(flat - 0.5), self.logits(flat + 0.5)
-        # The difference of two sigmoids keeps its digits when both are taken on the side where they are small.
-        sign = -torch.sign(lower + upper).detach()
-        likelihood = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
-        return likelihood_to_bits(likelihood).view(values.shape).transpose(0, 1)
+        return likelihood_to_bits(_mass(lower, upper)).view(values.shape).transpose(0, 1)
 
     def index(self, shape: torch.Size) -> Tensor:
         channel = torch.arange(self.channels, dtype=torch.int32, device=self.median.device)
@@ -76,9 +74,7 @@ class FactorizedPrior(nn.Module):
 
     def train(self, mode: bool = True) -> FactorizedPrior:
         """Entering evaluation after training finds the medians anew."""
-        if mode:
-            self._median_is_stale = True
-        elif self._median_is_stale:
+        if not mode and self._median_is_stale:
             self.update_median()
         return super().train(mode)
 
@@ -114,11 +110,15 @@ class FactorizedPrior(nn.Module):
         count = last - first + 1
         edges = first[:, None] + torch.arange(int(count.max()) + 1) - 0.5  # (C, W + 1), left edge of every symbol
         logits = exact.logits(edges + median[:, None])
-        lower, upper = logits[:, :-1], logits[:, 1:]
-        sign = -torch.sign(lower + upper)
         pmf = np.zeros((self.channels, int(count.max()) + 1))
-        pmf[:, :-1] = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs().numpy()
+        pmf[:, :-1] = _mass(logits[:, :-1], logits[:, 1:]).numpy()
         left = torch.sigmoid(logits[:, 0])
         right = torch.sigmoid(-logits.gather(1, count[:, None])).squeeze(1)
         pmf[np.arange(self.channels), count.numpy()] = (left + right).numpy()  # the escape
         return Tables.from_pmf(pmf, (count + 1).numpy(), first.numpy())
+
+
+def _mass(lower: Tensor, upper: Tensor) -> Tensor:
+    """Probability between two logits of the cumulative, from the side on which both sigmoids are small and keep their digits."""
+    sign = torch.where(lower + upper > 0, -1.0, 1.0).to(lower.dtype)
+    return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()

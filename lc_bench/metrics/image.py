@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Five scales of an 11x11 window: the smallest scale has to hold one window.
-MS_SSIM_SMALLEST = (11 - 1) * 2**4 + 1
+MS_SSIM_SMALLEST = 11 * 2**4
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -21,7 +21,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> float:
-    """a, b (3, H, W) uint8 -> in [0, 1]; NaN where a side is under 161 pixels, for which it is not defined."""
+    """a, b (3, H, W) uint8 -> in [0, 1]; NaN where a side is under 176 pixels, for which it is not defined."""
     if min(a.shape[-2:]) < MS_SSIM_SMALLEST:
         return math.nan
     return ms_ssim_of(a[None].float() / 255, b[None].float() / 255).item()

@@ -103,7 +103,7 @@ def load_file(model: nn.Module, path: Path) -> dict[str, str]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"weights={path}: cannot be read as a checkpoint without running code from it ({str(error).splitlines()[0]})") from None
+        raise UserError(f"weights={path}: cannot be read as a checkpoint without running code from it ({type(error).__name__}: {str(error).partition(chr(10))[0]})") from None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"weights={path}: no state dict in it")

@@ -57,9 +57,10 @@ def fetch(url: str, path: Path, sha256: str, advice: str) -> Path:
 
 
 def _copy(source, out, expected: int, name: str) -> None:  # type: ignore[no-untyped-def]
+    from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-    with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), transient=True) as progress:
+    with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=expected if expected > 0 else None)
         while piece := source.read(PIECE):
             out.write(piece)

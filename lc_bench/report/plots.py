@@ -13,7 +13,7 @@ DASH = {"learned": "solid", "anchor": "dashed", "published": "dotted"}
 
 def colour_of(curves: list[Curve]) -> dict[str, str]:
     """Learned codecs first, so that they keep the strongest colours."""
-    order = sorted(curves, key=lambda c: ("learned", "anchor", "published").index(c.kind))
+    order = sorted(curves, key=lambda c: (("learned", "anchor", "published").index(c.kind), c.name))
     return {curve.name: COLOURS[i % len(COLOURS)] for i, curve in enumerate(order)}
 
 
@@ -34,6 +34,5 @@ def plot_curves(curves: list[Curve], metric: str, title: str, path: Path) -> Non
     axes.set_title(title, loc="left")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    right = [max(c.bpp) for c in curves if c.kind != "learned"] or [max(c.bpp) for c in curves]
-    axes.set_xlim(0, 1.05 * max(*right, *(max(c.bpp) for c in curves)) if right else None)
+    axes.set_xlim(left=0)
     figure.savefig(path)

@@ -46,7 +46,7 @@ def curves_of(records: pd.DataFrame) -> list[Curve]:
     for name, rows in records.groupby("codec", sort=False):
         means = rows.groupby("level")[["bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s"]].mean().sort_values("bpp")
         small = rows[rows["ms-ssim-rgb"].isna()].image.nunique()
-        note = str(rows.version.iloc[0]) + (f"; MS-SSIM without {small} images under 161 pixels" if small else "")
+        note = str(rows.version.iloc[0]) + (f"; MS-SSIM without {small} images under 176 pixels" if small else "")
         curves.append(
             Curve(
                 str(name),

@@ -24,15 +24,18 @@ def span(values: list[float], digits: int) -> str:
 
 
 def print_ranking(ranks: list[Rank], data: str, anchor: str) -> None:
+    console = Console()
+    columns = [("codec", "left"), ("BD PSNR", "right"), ("BD MS-SSIM", "right"), ("bpp", "right"), ("PSNR (dB)", "right")]
+    wide = console.width >= 120
+    if wide:
+        columns += [("encode (s)", "right"), ("decode (s)", "right")]
     table = Table(title=f"{data}: BD-rate against {anchor}", title_justify="left")
-    for heading, justify in (("", "right"), ("codec", "left"), ("PSNR", "right"), ("MS-SSIM", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for heading in ("bpp", "PSNR (dB)", "encode (s)", "decode (s)"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for place, entry in enumerate(ranks, 1):
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify, no_wrap=heading != "codec")  # type: ignore[arg-type]
+    for entry in ranks:
         curve = entry.curve
-        style = "bold" if curve.kind == "learned" else None
-        bd = [percent(entry.bd[m][0]) for m in METRICS]
-        times = [span(curve.encode_s, 3), span(curve.decode_s, 3)]
-        table.add_row(str(place), curve.name, *bd, span(curve.bpp, 3), span(curve.values["psnr-rgb"], 2), *times, style=style)
-    Console().print(table)
+        cells = [curve.name, *(percent(entry.bd[m][0]) for m in METRICS), span(curve.bpp, 3), span(curve.values["psnr-rgb"], 2)]
+        if wide:
+            cells += [span(curve.encode_s, 3), span(curve.decode_s, 3)]
+        table.add_row(*cells, style="bold" if curve.kind == "learned" else None)
+    console.print(table)

@@ -1,0 +1,38 @@
+"""Where the shared reference data is, and a cache of the tests' own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("LC_BENCH_SHARED") or ROOT.parent / "shared")
+MODELS = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
+SMALL = {"N": 8, "M": 12}
+
+torch.set_num_threads(1)  # two test processes on two cores
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not (SHARED / "golden").is_dir():
+        pytest.skip(f"no reference data in {SHARED} (set LC_BENCH_SHARED)")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    """(2, 3, 72, 100) in [0, 1], smooth with texture; sides that no stride divides."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 3, 72), torch.linspace(0, 5, 100), indexing="ij")
+    generator = torch.Generator().manual_seed(1)
+    waves = torch.stack([(rows * f).sin() * (columns * g).cos() for f, g in ((1, 2), (3, 1), (2, 5))])
+    return (0.5 + 0.3 * waves + 0.05 * torch.randn(2, 3, 72, 100, generator=generator)).clamp(0, 1)

@@ -1,0 +1,133 @@
+"""The command line: the main path end to end, and one line for every wrong choice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import MODELS
+from PIL import Image
+
+from lc_bench.__main__ import main
+
+TINY = ["model.N=8", "model.M=12", "weights=none", "threads=1"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two small pictures of odd sizes, one too small for MS-SSIM."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name, (height, width) in {"a.png": (180, 203), "b.png": (70, 90)}.items():
+        ramp = np.linspace(0, 200, width)[None, :, None] + np.linspace(0, 40, height)[:, None, None]
+        Image.fromarray((ramp + generator.normal(0, 5, (height, width, 3))).clip(0, 255).astype(np.uint8)).save(folder / name)
+    return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["lc_bench", *arguments])
+    main()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_benchmark_writes_records_summary_plots_and_page(
+    model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    choice = [f"model={model}", "data=folder", f"data.path={photos}", "quality=[1,2]", f"hydra.run.dir={out}", *TINY]
+    call(monkeypatch, *choice, "anchor=[jpeg,webp]")
+    records = pd.read_csv(out / "records.csv")
+    own = records[records.kind == "learned"]
+    assert len(own) == 4
+    assert set(own.codec) == {f"{model} (untrained)"}
+    assert (own.bpp * own.width * own.height / 8 - own.bytes).abs().max() < 1e-6
+    assert (own.encode_transform_s + own.encode_coding_s - own.encode_s).abs().max() < 1e-6
+    assert own["ms-ssim-rgb"].isna().sum() == 2
+    assert (own.encoder_kmacs_px > 0).all()
+    assert set(records.codec) >= {"jpeg", "webp"}
+    summary = json.loads((out / "summary" / "jpeg.json").read_text())
+    assert summary["results"]["bpp"] == sorted(summary["results"]["bpp"])
+    assert (out / "rd-psnr-rgb.png").read_bytes()[:4] == b"\x89PNG"
+    page = (out / "index.html").read_text()
+    assert "untrained" in page
+    assert "http-equiv" not in page
+    assert 'src="http' not in page
+    assert "jpeg" in capsys.readouterr().out
+
+
+def test_runs_join_into_one_report(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ["data=folder", f"data.path={photos}", "quality=1", *TINY]
+    call(monkeypatch, *common, f"hydra.run.dir={tmp_path / 'a'}", "anchor=[jpeg]")
+    call(monkeypatch, *common, "model=mbt2018-mean", f"hydra.run.dir={tmp_path / 'b'}", "run.anchors=false")
+    call(monkeypatch, "run=report", f"run.inputs=[{tmp_path / 'a'},{tmp_path / 'b'}]", f"hydra.run.dir={tmp_path / 'c'}")
+    codecs = set(pd.read_csv(tmp_path / "c" / "records.csv").codec)
+    assert codecs == {"jpeg", "bmshj2018-factorized (untrained)", "mbt2018-mean (untrained)"}
+
+
+def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = ["data=folder", f"data.path={photos}", "run.anchors=false", *TINY]
+    call(monkeypatch, "-m", "quality=1,2,3", f"hydra.sweep.dir={tmp_path}", *choice)
+    assert [pd.read_csv(tmp_path / str(i) / "records.csv").level.unique().tolist() for i in range(3)] == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=mbt"], "mbt2018-mean"),
+        (["-m", "model=mbt2018,nothing"], "nothing"),
+        (["data=kodac"], "kodak, samples"),
+        (["anchor=[jpg]"], "jpeg2000"),
+        (["quality=9", "weights=none"], "1..8"),
+        (["quality=high"], "1..8"),
+        (["quality=[0]"], "1..8"),
+        (["run=train", "quality=all", "weights=none"], "takes one"),
+        (["nothing=3"], "quality"),
+        (["model.K=3"], "reference_names"),
+        (["run.bd_anchor=x", "weights=none"], "jpeg2000"),
+        (["run.published=[x]", "weights=none"], "kodak"),
+        (["run.published=[x]", "data=folder", "data.path=.", "weights=none"], "no image|nothing is published"),
+        (["device=tpu"], "auto, cpu, cuda"),
+        (["rate.loss.metric=x", "run=train", "quality=1"], "mse, ms-ssim"),
+        (["weights=/no/file", "quality=1"], "no such file"),
+        (["run=report"], "run.inputs"),
+        (["run=report", "run.inputs=[/nowhere]"], "no records.csv"),
+        (["data=folder"], "data.path: has to be given"),
+        (["model.net.g_a.act=swish", "weights=none", "quality=1"], "gdn, igdn, relu"),
+        (["quality=[1,"], "no viable alternative"),
+    ],
+)
+def test_wrong_choices_are_one_line(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, *arguments, f"hydra.run.dir={tmp_path}", f"hydra.sweep.dir={tmp_path}")
+    told = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 2
+    assert told[-1].startswith("lc_bench: ")
+    assert re.search(words, told[-1]), told
+    assert len(told) == 1, told
+
+
+def test_offline_default_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LC_BENCH_WEIGHTS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("LC_BENCH_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(SystemExit):
+        call(monkeypatch, f"hydra.run.dir={tmp_path}", "run.anchors=false", "quality=1")
+    assert "weights=none" in capsys.readouterr().err
+
+
+def test_module_runs_from_any_folder(tmp_path: Path) -> None:
+    """As a user calls it; --cfg composes without running."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lc_bench", "model=mbt2018", "quality=3", "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "name: mbt2018" in done.stdout

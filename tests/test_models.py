@@ -1,0 +1,173 @@
+"""Every YAML in conf/model keeps every promise that a model makes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import MODELS, SMALL
+from torch import Tensor, nn
+
+import lc_bench
+from lc_bench.bench.complexity import complexity
+from lc_bench.coding.tapes import DecodeTape, RateTape
+from lc_bench.config import compose
+from lc_bench.errors import StreamError, UserError
+from lc_bench.models import TransformCode
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> TransformCode:
+    built = lc_bench.build(request.param, **SMALL)
+    widen(built)
+    return built
+
+
+def widen(model: TransformCode) -> None:
+    """Latents of a fresh model hardly leave zero; spread them so that there is something to code."""
+    last = [m for m in model.g_a.modules() if isinstance(m, nn.Conv2d)][-1]
+    with torch.no_grad():
+        last.weight.mul_(60)
+
+
+def test_every_quality_composes() -> None:
+    for name in MODELS:
+        for quality in range(1, compose(f"model={name}").model.qualities + 1):
+            cfg = compose(f"model={name}", f"quality={quality}")
+            assert cfg.model.N > 0
+            assert cfg.rate.lmbda > 0
+
+
+def test_training_step_moves_every_parameter(model: TransformCode, image: Tensor) -> None:
+    model.train()
+    out = model(image)
+    (sum(b.sum() for b in out.bits.values()) + (out.x_hat - image).square().sum()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    model.zero_grad()
+    model.eval()
+
+
+def test_round_trip_in_bytes(model: TransformCode, image: Tensor) -> None:
+    sender = model.encode(image)
+    receiver = lc_bench.build(model.name, **SMALL)
+    receiver.load_state_dict(model.state_dict())
+    x_hat, latents = receiver.decode(sender.streams)
+    assert x_hat.shape == image.shape
+    for latent, parts in sender.latents.items():
+        assert all(torch.equal(a, b) for a, b in zip(parts, latents[latent], strict=True))
+    assert sum(map(len, sender.streams)) > 200, "nothing was coded"
+
+
+def test_evaluation_predicts_what_the_decoder_gives(model: TransformCode, image: Tensor) -> None:
+    with torch.no_grad():
+        out = model(image)
+    coded = model.encode(image)
+    # Worst seen 2e-7: float32 here, float64 when coding.
+    assert torch.allclose(out.x_hat.clamp(0, 1), lc_bench.decompress(model, coded.streams), atol=1e-5)
+    for latent, bits in out.bits.items():
+        # Never much more than estimated; less where latents lie so far out that the estimate counts its 30 bits at most.
+        assert (coded.bits[latent] <= 1.03 * bits.double() + 30).all(), latent
+
+
+def test_streams_do_not_depend_on_the_batch(model: TransformCode, image: Tensor) -> None:
+    together = lc_bench.compress(model, image)
+    assert together == [lc_bench.compress(model, x[None])[0] for x in image]
+
+
+def test_what_was_not_sent_poisons_the_output(model: TransformCode, image: Tensor) -> None:
+    """The decoding side holds NaN for y; a finite image proves that none of it was used."""
+    coded = model.encode(image)
+    assert lc_bench.decompress(model, coded.streams).isfinite().all()
+
+    class Peeking(nn.Module):
+        def __init__(self, codec: nn.Module) -> None:
+            super().__init__()
+            self.codec = codec
+
+        def forward(self, tape: object, y: Tensor) -> Tensor:
+            return self.codec(tape, y) + 1e-3 * y
+
+    honest = model.codec
+    model.codec = Peeking(honest)
+    x_hat = model.decode(model.encode(image).streams)[0]
+    model.codec = honest
+    assert not x_hat.isfinite().all()
+
+
+def test_any_size(model: TransformCode) -> None:
+    for height, width in ((1, 1), (1, 200), (64, 64), (65, 63)):
+        x = torch.rand(1, 3, height, width)
+        assert lc_bench.decompress(model, lc_bench.compress(model, x)).shape == x.shape
+
+
+def test_streams_of_others_are_refused(model: TransformCode, image: Tensor) -> None:
+    stream = lc_bench.compress(model, image[:1])[0]
+    other = lc_bench.build(model.name, **SMALL, seed=5)
+    with pytest.raises(StreamError, match="other weights"):
+        lc_bench.decompress(other, [stream])
+    another = lc_bench.build("mbt2018-mean" if model.name != "mbt2018-mean" else "mbt2018", **SMALL)
+    with pytest.raises(StreamError, match="another architecture|other weights"):
+        lc_bench.decompress(another, [stream])
+
+
+def test_weights_changed_after_freezing_make_new_tables(image: Tensor) -> None:
+    model = lc_bench.build("bmshj2018-factorized", **SMALL)
+    before = model.frozen
+    assert model.frozen is before
+    with torch.no_grad():
+        model.codec.prior.biases[0].add_(0.5)
+    assert model.frozen is not before
+    assert model.frozen.identity.weights != before.identity.weights
+
+
+def test_nan_and_infinite_values_are_refused(image: Tensor) -> None:
+    model = lc_bench.build("mbt2018-mean", **SMALL)
+    for bad in (torch.nan, torch.inf):
+        broken = image.clone()
+        broken[0, 0, 3, 3] = bad
+        with pytest.raises(UserError, match="NaN or infinite"):
+            lc_bench.compress(model, broken)
+    with torch.no_grad():
+        model.g_a[-1].bias[0] = torch.nan
+    with pytest.raises(UserError, match="latent"):
+        lc_bench.compress(model, image)
+    with pytest.raises(UserError, match="takes"):
+        model(image[:, :1])
+
+
+def test_raster_wavefront_is_raster_order() -> None:
+    """The same latents, cell by cell in raster order with the whole masked convolution at each: the obvious twin."""
+    torch.manual_seed(0)
+    model = lc_bench.build("mbt2018", **SMALL)
+    context = model.codec.y
+    y, psi = 4 * torch.randn(1, 12, 5, 9), torch.randn(1, 24, 5, 9)
+    with torch.no_grad():
+        tape = RateTape(training=False)
+        fast = context(tape, y, psi)
+        y_hat, bits = torch.zeros_like(y), 0.0
+        for row in range(5):
+            for column in range(9):
+                theta = context.parameters_net(torch.cat([psi, context.context(y_hat)], 1))[:, :, row, column]
+                prior = context.prior(theta)
+                y_hat[:, :, row, column] = (y[:, :, row, column] - prior.mean).round() + prior.mean
+                bits = bits + prior.bits(y_hat[:, :, row, column]).sum()
+    assert torch.allclose(fast, y_hat, atol=1e-5)  # worst seen 1e-6
+    assert torch.allclose(tape.bits["y"].sum(), bits, rtol=1e-5)
+
+
+def test_complexity_of_a_known_model() -> None:
+    """mbt2018-mean at quality 3, N=128, M=192: published by others as some 118 kMACs per pixel for g_a and h_a."""
+    counted = complexity(lc_bench.build("mbt2018-mean", quality=3))
+    convolutions = 128 * 3 * 25 / 4 + 128 * 128 * 25 / 16 + 128 * 128 * 25 / 64 + 192 * 128 * 25 / 256
+    normalisation = 128 * 128 * (1 / 4 + 1 / 16 + 1 / 64)
+    hyper = 192 * 128 * 9 / 256 + 128 * 128 * 25 / 1024 + 128 * 128 * 25 / 4096
+    back = 128 * 192 * 25 / 4096 * 4 / 4 + 192 * 288 * 25 / 1024 + 288 * 384 * 9 / 256
+    assert counted["encoder_kmacs_px"] == pytest.approx((convolutions + normalisation + hyper + back) / 1e3, rel=0.02)
+
+
+def test_decode_tape_reads_in_order(image: Tensor) -> None:
+    model = lc_bench.build("bmshj2018-factorized", **SMALL)
+    tape = DecodeTape(model.frozen, [[b""]])
+    with pytest.raises(StreamError):
+        tape.finish()
