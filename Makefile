@@ -30,7 +30,7 @@ test: $(STAMP)  ## all tests (under 12 minutes on 2 cores)
 check: $(STAMP)  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)  ## put the code in shape
 	$(BIN)/ruff format .

@@ -3,13 +3,12 @@
 from typing import Any
 
 __version__ = "0.1.0"
-_API = ("benchmark", "build", "compress", "decompress", "load", "load_reference_state")
-__all__ = [*_API, "__version__"]
+__all__ = ["__version__", "benchmark", "build", "compress", "decompress", "load", "load_reference_state"]
 
 
 def __getattr__(name: str) -> Any:
     """torch is imported only when something that needs it is asked for."""
-    if name in _API:
+    if name in __all__:
         from . import api
 
         return getattr(api, name)

@@ -1,11 +1,10 @@
 """The command: compose a configuration, instantiate, run.
 
-    python -m lc_bench [run=bench|train|compress|decompress|report] [model=...] [data=...] [key=value ...]
+python -m lc_bench [run=bench|train|compress|decompress|report] [model=...] [data=...] [key=value ...]
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -34,10 +33,9 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     from hydra.utils import get_method
 
     # Known notices of libraries that say nothing to a user of this command.
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec).*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings(
+        "ignore", message=".*(does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec).*"
+    )
     if cfg.threads is not None:
         import torch
 

@@ -1,8 +1,8 @@
 """What a script or a notebook imports: build, load, compress, decompress, benchmark.
 
-    model = lc_bench.load("mbt2018", quality=3)
-    streams = lc_bench.compress(model, x)          # x (B, 3, H, W) in [0, 1]
-    x_hat = lc_bench.decompress(model, streams)
+model = lc_bench.load("mbt2018", quality=3)
+streams = lc_bench.compress(model, x)          # x (B, 3, H, W) in [0, 1]
+x_hat = lc_bench.decompress(model, streams)
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
     resolved = OmegaConf.to_container(cfg.model.net, resolve=True)
     model.name = cfg.model.name
     model.architecture = OmegaConf.to_yaml(OmegaConf.create({"name": cfg.model.name, "net": resolved}), sort_keys=True)
-    model.reference_names = dict(cfg.model.get("reference_names") or {})
+    model.reference_names = {str(k): str(v) for k, v in (cfg.model.get("reference_names") or {}).items()}
     return model.eval()
 
 
@@ -80,7 +80,9 @@ def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> N
         return
     file = weights.published_file(cfg.model.get("published"), metric, quality)
     if file is None:
-        raise UserError(f"weights=auto: none are published for {name}, {metric}, quality {quality}. Train it (run=train) or use weights=none")
+        raise UserError(
+            f"weights=auto: none are published for {name}, {metric}, quality {quality}. Train it (run=train) or use weights=none"
+        )
     weights.load_file(model, weights.fetch_published(file, cache_dir() / "weights"))
     model.weights_note = "published"
 

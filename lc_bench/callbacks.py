@@ -43,5 +43,5 @@ class Snapshots(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step != self.saved_at:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+            trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
             self.saved_at = trainer.global_step

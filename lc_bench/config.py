@@ -118,7 +118,7 @@ def qualities_of(cfg: DictConfig) -> list[int]:
     count = int(cfg.model.qualities)
     listed = list(range(1, count + 1)) if quality == "all" else quality
     listed = [listed] if isinstance(listed, int) else listed
-    if not OmegaConf.is_list(listed) and not isinstance(listed, list) or not listed:
+    if (not OmegaConf.is_list(listed) and not isinstance(listed, list)) or not listed:
         raise UserError(f"quality={quality}: give one of 1..{count}, a list such as quality=[1,3], or all")
     for q in listed:
         if isinstance(q, bool) or not isinstance(q, int) or not 1 <= q <= count:

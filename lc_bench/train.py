@@ -26,6 +26,8 @@ def main(cfg: DictConfig) -> float:
     from .data.crops import training_loader
     from .task import Task
 
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # Lightning sets its own level when it is imported
     qualities = qualities_of(cfg)
     if len(qualities) > 1:
         raise UserError(f"quality={cfg.quality}: training takes one, such as quality=3; sweep over several with -m quality=1,2,3")
@@ -39,9 +41,7 @@ def main(cfg: DictConfig) -> float:
     output = Path(cfg.output)
     checkpoint = find_checkpoint(run.resume, output)
     scheduler = make(cfg.run.scheduler, _partial_=True) if cfg.run.scheduler else None
-    task = Task(
-        model, make(cfg.rate.loss), make(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.round_from, str(output)
-    )
+    task = Task(model, make(cfg.rate.loss), make(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.round_from, str(output))
     loader = functools.partial(training_loader, images, run.crop, run.batch, cfg.seed, workers=run.workers)
     # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
     task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
@@ -60,11 +60,17 @@ def main(cfg: DictConfig) -> float:
         enable_model_summary=False,
         use_distributed_sampler=False,
         plugins=[AtomicCheckpoints()],
-        callbacks=[Snapshots(output, run.save_every, metadata), RichProgressBar(leave=True), *([LearningRateMonitor("step")] if loggers else [])],
+        callbacks=[
+            Snapshots(output, run.save_every, metadata),
+            RichProgressBar(leave=True),
+            *([LearningRateMonitor("step")] if loggers else []),
+        ],
     )
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    log.info(f"training {cfg.model.name} quality {cfg.quality} (lambda {cfg.rate.lmbda}) on {len(images)} images of {images.name}, in {output}")
+    log.info(
+        f"training {cfg.model.name} quality {cfg.quality} (lambda {cfg.rate.lmbda}) on {len(images)} images of {images.name}, in {output}"
+    )
     if checkpoint is not None:
         step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")

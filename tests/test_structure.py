@@ -61,5 +61,11 @@ def test_no_file_is_long_and_every_file_opens_with_its_idea() -> None:
 def test_the_reference_library_is_not_imported() -> None:
     for path in (*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             assert not any(n.startswith("compressai") for n in names), path

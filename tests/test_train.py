@@ -33,7 +33,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(photos: Path, out: Path, *more: str) -> list[str]:
     base = ["run=train", "model=bmshj2018-hyperprior", "model.N=8", "model.M=12", "quality=3", "data=folder", f"data.path={photos}"]
-    run = ["run.batch=4", "run.crop=64", "run.steps=40", "run.save_every=8", "run.log_every=1", "run.workers=1", "threads=1", "optimizer.lr=1e-3"]
+    run = [
+        "run.batch=4",
+        "run.crop=64",
+        "run.steps=40",
+        "run.save_every=8",
+        "run.log_every=1",
+        "run.workers=1",
+        "threads=1",
+        "optimizer.lr=1e-3",
+    ]
     return [*base, *run, f"hydra.run.dir={out}", "trainer.accelerator=cpu", *more]
 
 
@@ -94,7 +103,9 @@ def test_wandb_writes_offline(photos: Path, tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
-def test_resume_of_nothing_is_told(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_of_nothing_is_told(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         call(monkeypatch, *arguments(photos, tmp_path, "run.resume=/nowhere.ckpt"))
     assert "no checkpoint there" in capsys.readouterr().err

@@ -92,7 +92,11 @@ def test_published_checkpoint_is_downloaded_once(server: tuple[str, Path], tmp_p
 def test_wrong_hash_cut_and_missing_files_leave_nothing(server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address, root = server
     monkeypatch.setenv("LC_BENCH_WEIGHTS_URL", address)
-    for file, words in ((publish(root, "wrong", "00000000"), "SHA-256"), (publish(root, "cut"), "cut short"), ("none-0.pth.tar", "not found")):
+    for file, words in (
+        (publish(root, "wrong", "00000000"), "SHA-256"),
+        (publish(root, "cut"), "cut short"),
+        ("none-0.pth.tar", "not found"),
+    ):
         with pytest.raises(UserError, match=words) as caught:
             weights.fetch_published(file, tmp_path / "cache")
         assert "weights=none" in str(caught.value), "the way out is not told"
@@ -168,6 +172,6 @@ def test_every_published_name_has_its_sizes() -> None:
     for name in set(MODELS) & set(weights.published()["cfgs"]):
         for quality, sizes in weights.published()["cfgs"][name].items():
             cfg = compose(f"model={name}", f"quality={quality}").model
-            assert [cfg.N, cfg.M] == sizes
+            assert sizes == [cfg.N, cfg.M]
             published = weights.published_file(cfg.published, "mse", int(quality))
             assert (published is None) == (name == "bmshj2018-factorized-relu")

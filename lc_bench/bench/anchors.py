@@ -31,7 +31,9 @@ class Anchor:
     lossless lines of the table are not anchors: `levels` should stay below them.
     """
 
-    def __init__(self, name: str, codec: str, levels: list[float], options: Mapping[str, Any], description: str, cache: Path | None) -> None:
+    def __init__(
+        self, name: str, codec: str, levels: list[float], options: Mapping[str, Any], description: str, cache: Path | None
+    ) -> None:
         if codec not in CODECS:
             raise UserError(f"anchor.{name}.codec={codec}: there are: {', '.join(CODECS)}")
         self.name = name

@@ -15,7 +15,6 @@ from ..models import TransformCode
 from .clock import Clock, peak_memory_mib
 from .complexity import complexity
 
-
 Record = dict[str, Any]
 
 
@@ -68,5 +67,3 @@ def check_latents(name: str, written: dict[str, list[Tensor]], read: dict[str, l
             if not torch.equal(ours, theirs):
                 share = (ours != theirs).double().mean().item()
                 raise MismatchError(f"{name}: latent {latent} was decoded differently in {share:.2%} of its values")
-
-

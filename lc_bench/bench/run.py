@@ -61,7 +61,8 @@ def main(cfg: DictConfig) -> float:
                     progress.advance(task)
             for quality in qualities:
                 sender, receiver = models[0][1:] if quality == qualities[0] else (load_from(cfg, quality), load_from(cfg, quality))
-                sender.to(device), receiver.to(device)
+                sender.to(device)
+                receiver.to(device)
                 label = codec_label(cfg, sender.weights_note)
                 task = progress.add_task(f"{label} quality {quality}", total=count)
                 for record, decoded in run_learned(cfg, sender, receiver, data, count, quality):

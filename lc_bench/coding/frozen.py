@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,13 @@ def fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:
     return tuple((t.data_ptr(), t._version) for t in (*model.parameters(), *model.buffers()))
 
 
+@runtime_checkable
+class HasTables(Protocol):
+    """A prior with tables of its own."""
+
+    def make_tables(self) -> Tables: ...
+
+
 class Frozen:
     """Tables, float64 networks and shapes of one model, made when first asked for."""
 
@@ -41,7 +49,7 @@ class Frozen:
         self._meta: dict[nn.Module, nn.Module] = {}
         sha = hashlib.sha256(weights_digest(model))
         for module in model.modules():
-            if hasattr(module, "make_tables"):
+            if isinstance(module, HasTables):
                 self._tables[module] = module.make_tables().to(self.device)
                 sha.update(self._tables[module].digest())
         self.identity = Identity(hashlib.sha256(architecture).digest()[:1], sha.digest()[:3])

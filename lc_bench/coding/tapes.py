@@ -7,7 +7,7 @@ are taken from `tape.exact`, so that sender and receiver run the same arithmetic
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,15 @@ from .frozen import Frozen
 class Prior(Protocol):
     """What a tape needs to know of a distribution over a latent of shape (B, ...)."""
 
-    family: nn.Module  # its tables are Frozen.tables(family)
-    mean: Tensor | None  # quantisation is to the integers about it
+    @property
+    def family(self) -> nn.Module:
+        """Its tables are Frozen.tables(family)."""
+        ...
+
+    @property
+    def mean(self) -> Tensor | None:
+        """Quantisation is to the integers about it."""
+        ...
 
     def bits(self, y: Tensor) -> Tensor:
         """Bits of each element of y, quantised or noisy; differentiable."""
@@ -51,7 +58,8 @@ class RateTape:
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
         return analysis(y)
 
-    def exact(self, net: nn.Module) -> nn.Module:
+    def exact(self, net: nn.Module) -> Any:
+        """The network to call in its place, with the same attributes."""
         return net
 
     def quantise(self, y: Tensor, mean: Tensor | None = None) -> Tensor:
@@ -83,7 +91,7 @@ class _CodingTape:
         self.frozen = frozen
         self.latents: dict[str, list[Tensor]] = {}  # what the receiver sees, chunk by chunk
 
-    def exact(self, net: nn.Module) -> nn.Module:
+    def exact(self, net: nn.Module) -> Any:
         return self.frozen.exact(net)
 
     def keep(self, name: str, symbols: Tensor, prior: Prior) -> Tensor:

@@ -49,7 +49,9 @@ class Crops(Dataset[tuple[str, Tensor]]):
         pixels = read_image(path)
         height, width = pixels.shape[1:]
         if height < self.size or width < self.size:
-            raise UserError(f"{path.name}: {width}x{height}, smaller than crops of {self.size}. Set train.crop lower or leave the image out")
+            raise UserError(
+                f"{path.name}: {width}x{height}, smaller than crops of {self.size}. Set train.crop lower or leave the image out"
+            )
         draw = _generator(self.seed, position, 1)
         top = int(torch.randint(height - self.size + 1, (), generator=draw))
         left = int(torch.randint(width - self.size + 1, (), generator=draw))
@@ -82,7 +84,9 @@ def collate(items: list[tuple[str, Tensor]]) -> Batch:
     return Batch(x, x.shape[-2] * x.shape[-1], list(names))
 
 
-def training_loader(images: ImageSet, crop: int, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
+def training_loader(
+    images: ImageSet, crop: int, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1
+) -> DataLoader:
     """Batches from optimiser step `step` on; batch is per process."""
     return DataLoader(
         Crops(images, crop, seed),

@@ -27,7 +27,9 @@ def read_image(path: Path) -> Tensor:
         raise UserError(f"{path}: no such file") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         size = path.stat().st_size
-        raise UserError(f"{path.name}: {size} bytes, not a readable image ({type(error).__name__}: {error}). Delete or replace it") from None
+        raise UserError(
+            f"{path.name}: {size} bytes, not a readable image ({type(error).__name__}: {error}). Delete or replace it"
+        ) from None
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 

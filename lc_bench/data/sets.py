@@ -106,5 +106,3 @@ def _split_paths(root: Path, pattern: str) -> list[Path]:
         return []
     entries = [line.strip() for line in (root / listing).read_text().splitlines() if line.strip()]
     return [p for e in entries for p in sorted((root / base / e).glob("*.png"))]
-
-

@@ -6,6 +6,7 @@ integers about each channel's median, which is found by bisection rather than tr
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -23,7 +24,7 @@ SEARCH = 2.0**20  # medians and tails are looked for in +- this
 class FactorizedPrior(nn.Module):
     """channels: of the latent (B, C, ...); filters: widths of the hidden layers; init_scale: spread of the first density."""
 
-    mean: Tensor
+    median: Tensor
 
     def __init__(self, channels: int, filters: tuple[int, ...] = (3, 3, 3, 3), init_scale: float = 10.0) -> None:
         super().__init__()
@@ -33,7 +34,7 @@ class FactorizedPrior(nn.Module):
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
-        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (before, after) in enumerate(itertools.pairwise(widths)):
             fill = math.log(math.expm1(1 / gain / after))
             self.matrices.append(nn.Parameter(torch.full((channels, after, before), fill)))
             self.biases.append(nn.Parameter(torch.empty(channels, after, 1).uniform_(-0.5, 0.5)))
@@ -101,7 +102,7 @@ class FactorizedPrior(nn.Module):
 
     @torch.no_grad()
     def make_tables(self) -> Tables:
-        exact = FactorizedPrior(self.channels, tuple(m.shape[1] for m in self.matrices[:-1]))
+        exact = FactorizedPrior(self.channels, tuple(f.shape[1] for f in self.factors))
         exact.load_state_dict(self.state_dict())
         exact.double()
         median = exact.median

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 METHOD = "akima"
 SMALLEST_SHARE = 0.25  # of the smaller quality range: less overlap says nothing about the curves as a whole
@@ -26,8 +29,9 @@ def bd_rate(
     shorter = min(anchor_curve[-1][1] - anchor_curve[0][1], curve[-1][1] - curve[0][1])
     if high - low < SMALLEST_SHARE * shorter:
         return math.nan, "the curves do not overlap enough"
-    value = bjontegaard.bd_rate(
-        *zip(*anchor_curve, strict=True), *zip(*curve, strict=True), method=METHOD, require_matching_points=False, min_overlap=0
+    base, own = np.array(anchor_curve), np.array(curve)
+    value: Any = bjontegaard.bd_rate(
+        base[:, 0], base[:, 1], own[:, 0], own[:, 1], method=METHOD, require_matching_points=False, min_overlap=0
     )
     return float(value), f"{low:.2f} .. {high:.2f}"
 

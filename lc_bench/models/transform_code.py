@@ -38,7 +38,7 @@ class Coded:
 
 
 class TransformCode(nn.Module):
-    """An image codec. pad_to: sizes are padded to its multiples; name and arguments: what identifies the architecture."""
+    """An image codec. pad_to: sizes are padded to its multiples."""
 
     def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, pad_to: int, channels: int = 3) -> None:
         super().__init__()
@@ -48,7 +48,11 @@ class TransformCode(nn.Module):
         self.pad_to = pad_to
         self.channels = channels
         self.quantiser = "noise"
-        self.architecture = ""  # set by the builder: the resolved model file
+        # Set by the builder: the name and the resolved model file, which identify the architecture, and how the
+        # reference implementation names its parts.
+        self.name = ""
+        self.architecture = ""
+        self.reference_names: dict[str, str] = {}
         self.weights_note = "untrained"
         self._frozen: Frozen | None = None
 

@@ -45,7 +45,7 @@ def fetch_published(file: str, cache_folder: Path) -> Path:
     """Path of a published checkpoint in the cache, downloaded once. LC_BENCH_WEIGHTS_URL overrides the address."""
     base = os.environ.get("LC_BENCH_WEIGHTS_URL") or published()["base_url"]
     prefix = file.rsplit("-", 1)[1].split(".")[0]
-    advice = f"put the file there, set LC_BENCH_WEIGHTS_URL to a mirror, use weights=PATH, or weights=none for an untrained model"
+    advice = "put the file there, set LC_BENCH_WEIGHTS_URL to a mirror, use weights=PATH, or weights=none for an untrained model"
     return fetch(f"{base}/{file}", cache_folder / file, prefix, advice)
 
 
@@ -103,7 +103,8 @@ def load_file(model: nn.Module, path: Path) -> dict[str, str]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"weights={path}: cannot be read as a checkpoint without running code from it ({type(error).__name__}: {str(error).partition(chr(10))[0]})") from None
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise UserError(f"weights={path}: cannot be read as a checkpoint without running code from it ({why})") from None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"weights={path}: no state dict in it")
@@ -132,5 +133,7 @@ def _load_own(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     different = sorted(set(own) ^ set(state)) or [k for k in own if own[k].shape != state[k].shape]
     if different:
-        raise UserError(f"weights={path}: of another architecture than {getattr(model, 'name', 'the model')}; first difference: {different[0]}")
+        raise UserError(
+            f"weights={path}: of another architecture than {getattr(model, 'name', 'the model')}; first difference: {different[0]}"
+        )
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})

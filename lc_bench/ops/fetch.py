@@ -34,7 +34,9 @@ def fetch(url: str, path: Path, sha256: str, advice: str) -> Path:
     if path.is_file():
         if sha256_of(path).startswith(sha256):
             return path
-        raise UserError(f"{path}: {path.stat().st_size} bytes with another SHA-256 than {sha256}. Delete it and run again to download it anew")
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes with another SHA-256 than {sha256}. Delete it and run again to download it anew"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -60,7 +62,9 @@ def _copy(source, out, expected: int, name: str) -> None:  # type: ignore[no-unt
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-    with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True) as progress:
+    with Progress(
+        *Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
         task = progress.add_task(name, total=expected if expected > 0 else None)
         while piece := source.read(PIECE):
             out.write(piece)

@@ -89,7 +89,15 @@ def _traces(curves: list[Curve], metric: str) -> list[dict[str, Any]]:
 
 
 def _ranking(ranks: list[Rank], colours: dict[str, str]) -> str:
-    heads = ["", "codec", *(f"BD-rate, {label.split(' ')[0]}" for label in METRICS.values()), "bpp", "PSNR (dB)", "encode (s)", "decode (s)"]
+    heads = [
+        "",
+        "codec",
+        *(f"BD-rate, {label.split(' ')[0]}" for label in METRICS.values()),
+        "bpp",
+        "PSNR (dB)",
+        "encode (s)",
+        "decode (s)",
+    ]
     lines = ["<table><thead><tr>", *(f'<th class="{"name" if h == "codec" else ""}">{h}</th>' for h in heads), "</tr></thead><tbody>"]
     for place, entry in enumerate(ranks, 1):
         c = entry.curve
@@ -114,7 +122,9 @@ def _rows(records: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _pictures(pictures: Mapping[tuple[str, float, str], Tensor], originals: Mapping[str, Tensor], records: pd.DataFrame) -> dict[str, dict[str, str]]:
+def _pictures(
+    pictures: Mapping[tuple[str, float, str], Tensor], originals: Mapping[str, Tensor], records: pd.DataFrame
+) -> dict[str, dict[str, str]]:
     """Data URIs by image and caption. They are stored as WebP of high quality; the figures beside them are of the true pixels."""
     found: dict[str, dict[str, str]] = {}
     for name in list(originals)[:MOST_PICTURES]:

@@ -44,7 +44,8 @@ def curves_of(records: pd.DataFrame) -> list[Curve]:
     """One curve per codec. Images without MS-SSIM (too small) are left out of that mean, and the curve's note says so."""
     curves = []
     for name, rows in records.groupby("codec", sort=False):
-        means = rows.groupby("level")[["bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s"]].mean().sort_values("bpp")
+        columns = ["bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s"]
+        means: pd.DataFrame = rows.groupby("level")[columns].mean().sort_values(by="bpp")  # type: ignore[assignment]
         small = rows[rows["ms-ssim-rgb"].isna()].image.nunique()
         note = str(rows.version.iloc[0]) + (f"; MS-SSIM without {small} images under 176 pixels" if small else "")
         curves.append(
@@ -73,7 +74,9 @@ def check_published(names: Sequence[str], data: str) -> None:
     known = published_curves().get(data, {})
     for name in names:
         if not known:
-            raise UserError(f"run.published={name}: nothing is published for data={data}; there is something for {', '.join(published_curves())}")
+            raise UserError(
+                f"run.published={name}: nothing is published for data={data}; there is something for {', '.join(published_curves())}"
+            )
         if name not in known:
             raise unknown("run.published", name, known)
 
@@ -85,7 +88,9 @@ def published(names: Sequence[str], data: str) -> list[Curve]:
         entry = published_curves()[data][name]
         order = sorted(range(len(entry["bpp"])), key=lambda i: entry["bpp"][i])
         missing = [math.nan] * len(order)
-        columns = {key: [entry[key][i] for i in order] if key in entry else missing for key in ("bpp", *METRICS, "encoding_time", "decoding_time")}
+        columns = {
+            key: [entry[key][i] for i in order] if key in entry else missing for key in ("bpp", *METRICS, "encoding_time", "decoding_time")
+        }
         note = f"{entry.get('description', '')}; {SOURCE}"
         values = {m: columns[m] for m in METRICS}
         times = columns["encoding_time"], columns["decoding_time"]
