@@ -8,9 +8,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import RichProgressBar
 
 from .models import weights
 from .task import Task
+
+
+class Progress(RichProgressBar):
+    """Steps are what is counted here; an epoch has no end of its own."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "training"
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

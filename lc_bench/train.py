@@ -20,9 +20,9 @@ def main(cfg: DictConfig) -> float:
     """Train one model at one quality; returns the last loss. Writes last.ckpt, metrics.csv and model.safetensors."""
     import lightning.pytorch as pl
     import torch
-    from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+    from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from .callbacks import AtomicCheckpoints, Snapshots
+    from .callbacks import AtomicCheckpoints, Progress, Snapshots
     from .data.crops import training_loader
     from .task import Task
 
@@ -62,7 +62,7 @@ def main(cfg: DictConfig) -> float:
         plugins=[AtomicCheckpoints()],
         callbacks=[
             Snapshots(output, run.save_every, metadata),
-            RichProgressBar(leave=True),
+            Progress(),
             *([LearningRateMonitor("step")] if loggers else []),
         ],
     )
