@@ -3,12 +3,13 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "benchmark", "build", "compress", "decompress", "load", "load_reference_state"]
+_API = ("benchmark", "build", "compress", "decompress", "load", "load_reference_state")
+__all__ = ["__version__", *_API]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     """torch is imported only when something that needs it is asked for."""
-    if name in __all__:
+    if name in _API:
         from . import api
 
         return getattr(api, name)

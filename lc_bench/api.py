@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from .bench.learned import run_model
 from .config import DEFAULT_QUALITY, at_quality, cache_dir, check_choice, compose, make
 from .errors import UserError
 from .models import TransformCode, weights
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def build(name: str, quality: int = DEFAULT_QUALITY, seed: int = 0, **overrides: Any) -> TransformCode:
@@ -105,9 +104,5 @@ def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
 
 def benchmark(model: TransformCode, data: str = "samples", images: int | None = None) -> pd.DataFrame:
     """Records of the model on a data set by its name in conf/data: every image encoded to bytes and decoded again."""
-    from .bench.learned import run_model
-
     check_choice("data", data)
-    import pandas as pd
-
     return pd.DataFrame(run_model(model, model, make(compose(f"data={data}").data), images=images))

@@ -70,6 +70,15 @@ def test_runs_join_into_one_report(photos: Path, tmp_path: Path, monkeypatch: py
     assert codecs == {"jpeg", "bmshj2018-factorized (untrained)", "mbt2018-mean (untrained)"}
 
 
+def test_interrupted_benchmark_resumes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = ["data=folder", f"data.path={photos}", "run.anchors=false", "quality=1", *TINY]
+    call(monkeypatch, *choice, "run.images=1", f"hydra.run.dir={tmp_path / 'a'}")
+    call(monkeypatch, *choice, f"run.resume={tmp_path / 'a'}", f"hydra.run.dir={tmp_path / 'b'}")
+    first, second = (pd.read_csv(tmp_path / name / "records.csv") for name in "ab")
+    assert list(second.image) == ["a.png", "b.png"]
+    assert second.encode_s[0] == first.encode_s[0], "it was measured again"
+
+
 def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = ["data=folder", f"data.path={photos}", "run.anchors=false", *TINY]
     call(monkeypatch, "-m", "quality=1,2,3", f"hydra.sweep.dir={tmp_path}", *choice)

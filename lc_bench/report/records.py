@@ -17,7 +17,23 @@ from ..metrics import bd_rate
 from ..metrics.image import ms_ssim_db
 
 METRICS = {"psnr-rgb": "PSNR (dB)", "ms-ssim-rgb": "MS-SSIM (dB)"}
+NEEDED = ("codec", "kind", "level", "version", "data", "image", "bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s")
 SOURCE = "published results collected by the reference implementation (CompressAI)"
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """The records of an earlier run, from its folder or its records.csv."""
+    file = path / "records.csv" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path}: no records.csv there")
+    try:
+        table = pd.read_csv(file, keep_default_na=True)
+    except ValueError as error:
+        raise UserError(f"{file}: not a table of records ({error})") from None
+    missing = [c for c in NEEDED if c not in table]
+    if missing:
+        raise UserError(f"{file}: columns are missing: {', '.join(missing)}")
+    return table
 
 
 @dataclass(frozen=True)

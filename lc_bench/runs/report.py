@@ -10,11 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from .. import __version__
 from ..errors import UserError, unknown
-from .records import check_published
-from .write import write_report
+from ..report import write_report
+from ..report.records import check_published, read_records
 
 log = logging.getLogger(__name__)
-NEEDED = ("codec", "kind", "level", "version", "data", "image", "bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s")
 
 
 def main(cfg: DictConfig) -> None:
@@ -33,17 +32,3 @@ def main(cfg: DictConfig) -> None:
     output = Path(cfg.output)
     write_report(records, output, sets[0], cfg.run.bd_anchor, list(cfg.run.published), {"lc_bench": __version__}, [])
     log.info(f"report: {(output / 'index.html').resolve()}")
-
-
-def read_records(path: Path) -> pd.DataFrame:
-    file = path / "records.csv" if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"run.inputs={path}: no records.csv there")
-    try:
-        table = pd.read_csv(file, keep_default_na=True)
-    except ValueError as error:
-        raise UserError(f"{file}: not a table of records ({error})") from None
-    missing = [c for c in NEEDED if c not in table]
-    if missing:
-        raise UserError(f"{file}: columns are missing: {', '.join(missing)}")
-    return table

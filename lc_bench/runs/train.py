@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from .api import build_from, give_weights
-from .config import at_quality, make, qualities_of
-from .errors import UserError
+from ..api import build_from, give_weights
+from ..config import at_quality, make, qualities_of
+from ..errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ def main(cfg: DictConfig) -> float:
     import torch
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from .callbacks import AtomicCheckpoints, Progress, Snapshots
-    from .data.crops import training_loader
-    from .task import Task
+    from ..callbacks import AtomicCheckpoints, Progress, Snapshots
+    from ..data.crops import training_loader
+    from ..task import Task
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # Lightning sets its own level when it is imported

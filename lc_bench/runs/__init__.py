@@ -1,0 +1,1 @@
+"""What the command can run: one file for each choice of `run`."""
