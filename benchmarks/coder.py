@@ -65,7 +65,6 @@ def once(symbols: torch.Tensor, scale: torch.Tensor, prior: GaussianPrior, table
     index = Gaussian(prior, scale).index(scale.shape).flatten(1)
     decoder = segment.Decoder(data, [count], tables)
     read = decoder.next(index)
-    decoder.finish()
     end = time.perf_counter()
     assert torch.equal(read, flat)
     return middle - start, end - middle, sum(map(len, data)), float(bits.sum()) / 8

@@ -1,6 +1,6 @@
 """The command: compose a configuration, instantiate, run.
 
-python -m lc_bench [run=bench|train|compress|decompress|report] [model=...] [data=...] [key=value ...]
+python -m lc_bench [run=bench|train|report] [model=...] [data=...] [key=value ...]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def run(cfg) -> object:  # type: ignore[no-untyped-def]
     try:
         return _run(cfg)
     except Exception as error:
-        told = explain(error)
+        told = explain(error, sys.argv[1:])
         if not isinstance(told, UserError):
             raise
         print(f"lc_bench: {told}", file=sys.stderr)
@@ -36,10 +36,14 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     warnings.filterwarnings(
         "ignore", message=".*(does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec).*"
     )
+    for key, least in (("threads", 1), ("seed", 0)):
+        value = cfg[key]
+        if not (value is None and key == "threads") and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise UserError(f"{key}={value}: give a whole number from {least} on")
     if cfg.threads is not None:
         import torch
 
-        torch.set_num_threads(int(cfg.threads))
+        torch.set_num_threads(cfg.threads)
     return get_method(cfg.run._target_)(cfg)
 
 
@@ -57,7 +61,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        told = explain(error)
+        told = explain(error, sys.argv[1:])
         if not isinstance(told, UserError):
             raise
         print(f"lc_bench: {told}", file=sys.stderr)
@@ -73,9 +77,9 @@ def check_overrides(arguments: list[str]) -> None:
         if argument.startswith("-") or "=" not in argument:
             continue
         group, _, value = argument.partition("=")
-        if group in groups and value not in ("null", ""):
+        if group in groups and value not in ("null", "", "[]") and "(" not in value:
             for choice in value.strip("[]").split(","):
-                if choice.strip() not in choices(group) and not choice.strip().startswith(("glob(", "choice(")):
+                if choice.strip() not in choices(group):
                     raise unknown(group, choice, choices(group))
 
 

@@ -7,6 +7,7 @@ x_hat = lc_bench.decompress(model, streams)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from .bench.learned import run_model
-from .config import DEFAULT_QUALITY, at_quality, cache_dir, check_choice, compose, make
+from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, make, qualities_of
 from .errors import UserError
 from .models import TransformCode, weights
+from .ops.paths import cache_dir
 
 
 def build(name: str, quality: int = DEFAULT_QUALITY, seed: int = 0, **overrides: Any) -> TransformCode:
@@ -62,6 +64,23 @@ def load_from(cfg: DictConfig, quality: int) -> TransformCode:
     return model
 
 
+def qualities_for(cfg: DictConfig) -> list[int]:
+    """The qualities to run. A file of weights has one: quality=all means that one, another is a UserError."""
+    if str(cfg.weights) in ("auto", "none"):
+        return qualities_of(cfg)
+    trained = weights.read_metadata(Path(cfg.weights).expanduser()).get("quality")
+    if cfg.quality == "all":
+        if trained is None:
+            raise UserError(f"weights={cfg.weights}: say which quality (with its N and M) it is, as quality=3")
+        return [int(trained)]
+    asked = qualities_of(cfg)
+    if trained is not None and asked != [int(trained)]:
+        raise UserError(f"quality={cfg.quality}: weights={cfg.weights} was trained for quality {trained}; give that one, or none")
+    if len(asked) > 1:
+        raise UserError(f"quality={cfg.quality}: one file of weights has one quality")
+    return asked
+
+
 def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> None:
     """Load what `source` says and note in `model.weights_note` what was loaded."""
     name, metric, quality = cfg.model.name, cfg.rate.name, cfg.quality
@@ -69,8 +88,11 @@ def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> N
         model.weights_note = "untrained"
         return
     if str(source) != "auto":
-        weights.load_file(model, Path(source).expanduser())
-        model.weights_note = Path(source).name
+        path = Path(source).expanduser()
+        trained = weights.load_file(model, path).get("metric", metric)
+        if trained != metric:
+            raise UserError(f"rate={metric}: weights={source} was trained for {trained}; use rate={trained}")
+        model.weights_note = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
         return
     shipped = weights.SHIPPED / f"{name}-{metric}-{quality}.safetensors"
     if shipped.is_file():
@@ -102,7 +124,13 @@ def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
     return model.decode(streams)[0]
 
 
-def benchmark(model: TransformCode, data: str = "samples", images: int | None = None) -> pd.DataFrame:
-    """Records of the model on a data set by its name in conf/data: every image encoded to bytes and decoded again."""
+def benchmark(model: TransformCode, data: str = "samples", images: int | None = None, **keys: Any) -> pd.DataFrame:
+    """Records of the model on a data set of conf/data: every image to bytes, and decoded by a copy of the model.
+
+    keys: of the data set's YAML, such as path="photos" with data="folder". `records.to_csv` gives what run=report reads.
+    """
     check_choice("data", data)
-    return pd.DataFrame(run_model(model, model, make(compose(f"data={data}").data), images=images))
+    source = make(compose(f"data={data}", *(f"data.{k}={v}" for k, v in keys.items())).data)
+    receiver = copy.deepcopy(model)
+    label = model.name if model.weights_note in ("published", "shipped") else f"{model.name} ({model.weights_note})"
+    return pd.DataFrame(run_model(model, receiver, source, label, level=0, images=images))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +33,40 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class Snapshots(pl.Callback):
-    """`last.ckpt` every so many steps, and at the end (or at Ctrl-C) also `model.safetensors`."""
+    """`last.ckpt` every so many steps; at the end, and at Ctrl-C, also `model.safetensors`.
+
+    The first Ctrl-C lets the step in work end, so that what is saved is what an uninterrupted run would have had then.
+    """
 
     def __init__(self, folder: Path, every: int, metadata: dict[str, Any]) -> None:
         self.folder = folder
         self.every = every
         self.metadata = metadata
         self.saved_at = -1
+        self.interrupted = False
+        self._before: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+
+            def stop(*_: Any) -> None:
+                self.interrupted = trainer.should_stop = True
+                signal.signal(signal.SIGINT, self._before)
+
+            self._before = signal.signal(signal.SIGINT, stop)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if trainer.global_step % self.every == 0 and trainer.global_step != self.saved_at:
+        if trainer.global_step % self.every == 0:
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save(trainer)
         if trainer.is_global_zero and isinstance(module, Task):
-            module.model.eval()  # medians
+            module.model.eval()  # finds the medians
             weights.save(module.model, self.folder / "model.safetensors", steps=trainer.global_step, **self.metadata)
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -6,8 +6,8 @@ picks the entry of the chosen quality (1 is the first), `${scaled:n,a,b}` is n *
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,17 @@ def check_choice(group: str, name: str) -> None:
         raise unknown(group, name, choices(group))
 
 
-def explain(error: BaseException) -> BaseException:
-    """A UserError with one line for what Hydra and OmegaConf report about a user's choice; any other error as it is."""
+def explain(error: BaseException, arguments: Sequence[str] = ()) -> BaseException:
+    """A UserError with one line for what libraries report about a user's choice; any other error as it is.
+
+    arguments: of the command line, whose choices of groups tell which keys there are.
+    """
     from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
-            return cause
+            return _without_traceback(cause)
         cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
     absent = re.search(r"[Mm]issing mandatory value: (\S+)", text)
@@ -90,26 +93,29 @@ def explain(error: BaseException) -> BaseException:
         if found:
             return unknown(found[1], found[2], choices(found[1]))
     if isinstance(error, ConfigCompositionException | HydraException):
-        cause = error.__cause__
         found = re.search(r"Could not override '([^']+)'", text)
-        if found:
-            return _unknown_key(found[1])
-        return UserError(text + (f" ({cause})" if cause else ""))
-    if isinstance(error, OmegaConfBaseException):
+        return _unknown_key(found[1], arguments) if found else UserError(text + (f" ({error.__cause__})" if error.__cause__ else ""))
+    if isinstance(error, OmegaConfBaseException) or type(error).__name__ == "MisconfigurationException":
         return UserError(text)
     return error
 
 
-def _unknown_key(key: str) -> UserError:
-    """Key that no file has: list those beside it."""
+def _without_traceback(error: UserError) -> UserError:
+    """A data loader's worker hands an error on with its traceback as text: keep what it said."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return error
+    return UserError(text.strip().rpartition("UserError: ")[2].replace("\n", " "))
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> UserError:
+    """A key that no file has: list those beside it, in the configuration that the other choices give."""
     groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
-    node: Any = compose() if key.split(".")[0] not in groups or "." in key else None
-    parent, _, _ = key.rpartition(".")
-    if node is not None:
-        inside = OmegaConf.select(node, parent) if parent else node
-        if isinstance(inside, DictConfig):
-            return unknown(key, "...", sorted(map(str, inside)), "Write +KEY=VALUE to add one.")
-    return unknown(key, "...", groups, "Write +KEY=VALUE to add one.")
+    chosen = [a for a in arguments if a.partition("=")[0] in groups and "," not in a]
+    parent = key.rpartition(".")[0]
+    config = compose(*chosen)
+    inside = OmegaConf.select(config, parent) if parent else config
+    return unknown(key, "...", sorted({*map(str, inside or {}), *([] if parent else groups)}))
 
 
 def qualities_of(cfg: DictConfig) -> list[int]:
@@ -131,13 +137,3 @@ def at_quality(cfg: DictConfig, quality: int) -> DictConfig:
     copy = cfg.copy()
     copy.quality = quality
     return copy
-
-
-def data_root() -> Path:
-    """LC_BENCH_DATA, else ~/.cache/lc_bench/data."""
-    return Path(os.environ.get("LC_BENCH_DATA") or cache_dir() / "data").expanduser()
-
-
-def cache_dir() -> Path:
-    """LC_BENCH_CACHE, else ~/.cache/lc_bench."""
-    return Path(os.environ.get("LC_BENCH_CACHE") or Path.home() / ".cache" / "lc_bench").expanduser()

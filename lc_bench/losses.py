@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import unknown
-from .metrics.image import ms_ssim_of
+from .errors import UserError, unknown
+from .metrics.image import MS_SSIM_SMALLEST, ms_ssim_of
 
 METRICS = ("mse", "ms-ssim")
 
@@ -36,6 +36,8 @@ class RateDistortion(nn.Module):
 
     def forward(self, x: Tensor, x_hat: Tensor, bits: dict[str, Tensor], units: int) -> Terms:
         """x, x_hat (B, C, H, W) in [0, 1]; bits (B,) by latent; units: pixels of a sample."""
+        if self.metric == "ms-ssim" and min(x.shape[-2:]) < MS_SSIM_SMALLEST:
+            raise UserError(f"rate=ms-ssim: images of {x.shape[-1]}x{x.shape[-2]}; it needs {MS_SSIM_SMALLEST} pixels a side (run.crop)")
         mse = torch.mean((x_hat - x) ** 2)
         distortion = 255**2 * mse if self.metric == "mse" else 1 - ms_ssim_of(x_hat, x)
         bpp = torch.stack([b.mean() for b in bits.values()]).sum() / units

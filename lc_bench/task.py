@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from .data.crops import Batch
+from .entropy import FactorizedPrior
 from .errors import UserError
 from .losses import Terms
 from .models import TransformCode
 
+MEDIAN_EVERY = 100  # steps, when training with rounding
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
@@ -52,11 +54,27 @@ class Task(pl.LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
         late = self.round_from is not None and self.global_step >= self.round_from
         self.model.quantiser = "round" if late else "noise"
+        if late and self.global_step % MEDIAN_EVERY == 0:
+            self.update_medians()
+        self._batch = batch
+
+    def update_medians(self) -> None:
+        """Rounding is about the medians, which move while training goes on."""
+        for module in self.model.modules():
+            if isinstance(module, FactorizedPrior):
+                module.update_median()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Before the step: after it, NaN would be in every weight and the next batch would be blamed.
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), torch.inf)
+        if not bool(norm.isfinite()):
+            self._stop_at(self._batch, f"the gradient is {norm.item()}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         terms = self._terms(batch)
         if not bool(terms.loss.isfinite()):
-            self._stop_at(batch, terms)
+            values = f"bpp {terms.bpp.item():.4g}, distortion {terms.distortion.item():.4g}"
+            self._stop_at(batch, f"the loss is {terms.loss.item()} ({values})")
         for name in ("loss", "bpp", "psnr"):
             self.log(f"train/{name}", getattr(terms, name).detach(), prog_bar=True)
         self.log("train/distortion", terms.distortion.detach())
@@ -71,13 +89,12 @@ class Task(pl.LightningModule):
         out = self.model(batch.x)
         return self.loss(batch.x, out.x_hat, out.bits, batch.units)
 
-    def _stop_at(self, batch: Batch, terms: Terms) -> None:
+    def _stop_at(self, batch: Batch, what: str) -> None:
         """Keep the batch that broke the loss, and end with its names."""
         path = self.output / f"nan-batch-step{self.global_step}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"x": batch.x.cpu(), "names": batch.names, "step": self.global_step}, path)
-        values = f"bpp {terms.bpp.item():.4g}, distortion {terms.distortion.item():.4g}"
         raise UserError(
-            f"the loss is {terms.loss.item()} at step {self.global_step} ({values}) on {', '.join(batch.names)}; the batch is in {path}. "
-            "Lower the learning rate (optimizer.lr) or the gradient clip (train.clip), and resume from the last checkpoint"
+            f"{what} at step {self.global_step} on {', '.join(batch.names)}; the batch is in {path}. "
+            "Lower optimizer.lr or run.clip, and resume from the last checkpoint"
         )

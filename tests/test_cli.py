@@ -70,6 +70,19 @@ def test_runs_join_into_one_report(photos: Path, tmp_path: Path, monkeypatch: py
     assert codecs == {"jpeg", "bmshj2018-factorized (untrained)", "mbt2018-mean (untrained)"}
 
 
+def test_levels_that_lack_images_are_left_out_and_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ["data=folder", f"data.path={photos}", "quality=1", *TINY]
+    call(monkeypatch, *common, f"hydra.run.dir={tmp_path / 'a'}", "anchor=[jpeg]", "run.images=1")
+    call(monkeypatch, *common, f"hydra.run.dir={tmp_path / 'b'}", "anchor=[jpeg,webp]", "run.bd_anchor=webp")
+    records = pd.concat(pd.read_csv(tmp_path / n / "records.csv") for n in "ab")
+    records = records[(records.codec != "jpeg") | (records.image == "a.png")].drop_duplicates(["codec", "level", "image"])
+    records.to_csv(tmp_path / "records.csv")
+    call(monkeypatch, "run=report", f"run.inputs=[{tmp_path}]", "run.bd_anchor=webp", f"hydra.run.dir={tmp_path / 'c'}")
+    page = (tmp_path / "c" / "index.html").read_text()
+    assert "jpeg, level 5: 1 of 2 images" in page
+    assert not (tmp_path / "c" / "summary" / "jpeg.json").exists()
+
+
 def test_interrupted_benchmark_resumes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = ["data=folder", f"data.path={photos}", "run.anchors=false", "quality=1", *TINY]
     call(monkeypatch, *choice, "run.images=1", f"hydra.run.dir={tmp_path / 'a'}")
@@ -97,7 +110,12 @@ def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["quality=[0]"], "1..8"),
         (["run=train", "quality=all", "weights=none"], "takes one"),
         (["nothing=3"], "quality"),
-        (["model.K=3"], "reference_names"),
+        (["model.K=3", "model=mbt2018"], "reference_names"),
+        (["run=train", "run.step=5"], "round_from"),
+        (["threads=abc"], "threads=abc: give a whole number"),
+        (["seed=-1"], "seed=-1"),
+        (["run.images=0", "weights=none"], "run.images=0"),
+        (["run=train", "quality=1", "device=tpu"], "auto, cpu, cuda"),
         (["run.bd_anchor=x", "weights=none"], "jpeg2000"),
         (["run.published=[x]", "weights=none"], "kodak"),
         (["run.published=[x]", "data=folder", "data.path=.", "weights=none"], "no image|nothing is published"),

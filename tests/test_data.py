@@ -115,6 +115,36 @@ def test_bytes_and_units() -> None:
     assert torch.equal(to_bytes(to_unit(pixels)), pixels)
 
 
+def test_deep_colour_is_rounded_not_cut(tmp_path: Path) -> None:
+    import imagecodecs
+
+    deep = np.arange(0, 65536, 700, dtype=np.uint16)[:90].reshape(5, 6, 3)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(deep))
+    assert np.array_equal(read_image(tmp_path / "deep.png").permute(1, 2, 0).numpy(), np.round(deep / 257.0).astype(np.uint8))
+
+
+def test_too_large_to_be_trusted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match="DecompressionBomb"):
+        read_image(write(tmp_path / "huge.png", np.zeros((64, 64, 3), np.uint8)))
+
+
+def test_samples_of_one_file_name_stay_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "im1.png", GREY)
+    assert [name for name, _ in data.folder(str(tmp_path))] == ["a/im1.png", "b/im1.png"]
+
+
+def test_training_skips_what_it_is_allowed_to(tmp_path: Path) -> None:
+    images = make_set(tmp_path, 3)
+    (tmp_path / "0.png").write_bytes(b"broken")
+    images = data.folder(str(tmp_path), on_error="skip")
+    assert {Crops(images, 16, seed=0)[k][0] for k in range(9)} == {"1.png", "2.png"}
+    with pytest.raises(UserError, match="none of its 3 images"):
+        Crops(images, 45, seed=0)[0]
+
+
 def make_set(folder: Path, count: int = 5) -> data.ImageSet:
     generator = np.random.default_rng(0)
     for i in range(count):
@@ -128,7 +158,7 @@ def test_crops_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
     assert all(torch.equal(crops[k][1], again[k][1]) for k in (7, 3, 7))
     assert not torch.equal(crops[3][1], Crops(images, 16, seed=2)[3][1])
     assert sorted(crops[k][0] for k in range(5)) == [f"{i}.png" for i in range(5)], "an epoch sees every image once"
-    with pytest.raises(UserError, match="smaller than crops"):
+    with pytest.raises(UserError, match="under crops of 45"):
         Crops(images, 45, seed=1)[0]
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from conftest import MODELS, SMALL
+from PIL import Image
 from torch import Tensor, nn
 
 import lc_bench
 from lc_bench.bench.complexity import complexity
+from lc_bench.coding.container import Header, pack, unpack
 from lc_bench.coding.tapes import DecodeTape, RateTape
 from lc_bench.config import compose
 from lc_bench.errors import StreamError, UserError
 from lc_bench.models import TransformCode
+from lc_bench.report.records import read_records
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -119,6 +125,9 @@ def test_weights_changed_after_freezing_make_new_tables(image: Tensor) -> None:
         model.codec.prior.biases[0].add_(0.5)
     assert model.frozen is not before
     assert model.frozen.identity.weights != before.identity.weights
+    before = model.frozen
+    model.codec.prior.biases[0].data.add_(0.5)  # autograd does not count this one
+    assert model.frozen is not before
 
 
 def test_nan_and_infinite_values_are_refused(image: Tensor) -> None:
@@ -164,6 +173,36 @@ def test_complexity_of_a_known_model() -> None:
     hyper = 192 * 128 * 9 / 256 + 128 * 128 * 25 / 1024 + 128 * 128 * 25 / 4096
     back = 128 * 192 * 25 / 4096 * 4 / 4 + 192 * 288 * 25 / 1024 + 288 * 384 * 9 / 256
     assert counted["encoder_kmacs_px"] == pytest.approx((convolutions + normalisation + hyper + back) / 1e3, rel=0.02)
+
+
+def test_wrong_calls_are_told(image: Tensor) -> None:
+    model = lc_bench.build("mbt2018-mean", **SMALL)
+    stream = lc_bench.compress(model, image[:1])[0]
+    for wrong in ([], stream):
+        with pytest.raises(UserError, match="list of streams"):
+            lc_bench.decompress(model, wrong)
+    header, segments = unpack(stream)
+    with pytest.raises(StreamError, match="different numbers of segments"):
+        lc_bench.decompress(model, [stream, pack(header, segments[:1])])
+    with pytest.raises(StreamError, match="not decoded"):
+        lc_bench.decompress(model, [pack(Header(header.identity, (1, 1 << 24)), segments)])
+    smaller = lc_bench.compress(model, image[:1, :, :40])
+    with pytest.raises(StreamError, match="different sizes"):
+        lc_bench.decompress(model, [stream, *smaller])
+    with torch.no_grad():
+        model.codec.h_s[-1].bias[0] = torch.nan
+    with pytest.raises(UserError, match="NaN"):
+        lc_bench.compress(model, image)
+
+
+def test_benchmark_gives_records(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    records = lc_bench.benchmark(lc_bench.build("mbt2018-mean", **SMALL), data="folder", path=str(tmp_path))
+    assert records.codec.tolist() == ["mbt2018-mean (untrained)"]
+    assert (records.peak_memory_mib > 1).all()
+    records.to_csv(tmp_path / "records.csv")
+    assert len(read_records(tmp_path)) == 1
 
 
 def test_decode_tape_reads_in_order(image: Tensor) -> None:

@@ -146,6 +146,21 @@ def test_our_files_keep_weights_and_notes(tmp_path: Path) -> None:
         lc_bench.load("mbt2018-mean", weights=tmp_path / "own.safetensors", **SMALL)
 
 
+def test_files_belong_to_one_quality_and_metric(tmp_path: Path) -> None:
+    from lc_bench.api import qualities_for
+    from lc_bench.config import compose
+
+    path = tmp_path / "own.safetensors"
+    weights.save(lc_bench.build(NAME, **SMALL), path, model=NAME, quality=4, metric="ms-ssim")
+    assert qualities_for(compose(f"weights={path}")) == [4]
+    with pytest.raises(UserError, match="trained for quality 4"):
+        qualities_for(compose(f"weights={path}", "quality=2"))
+    with pytest.raises(UserError, match="trained for ms-ssim"):
+        lc_bench.load(NAME, quality=4, weights=path, **SMALL)
+    with pytest.raises(UserError, match="other layers"):
+        lc_bench.load("bmshj2018-factorized-relu", quality=4, weights=path, **SMALL)
+
+
 @pytest.mark.parametrize(("name", "content"), [("a.safetensors", b"no"), ("a.pth.tar", b"no"), ("a.ckpt", b"")])
 def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

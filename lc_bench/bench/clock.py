@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import resource
-import sys
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+
+CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class Clock:
@@ -38,9 +40,18 @@ class Clock:
         return sum(self.seconds.values())
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Peaks are from here on, where the system can forget the earlier ones (CUDA, Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5")
+
+
 def peak_memory_mib(device: torch.device) -> float:
-    """Largest memory so far: of the device on CUDA, of the process elsewhere."""
+    """Largest memory since the reset: of the device on CUDA, of the process elsewhere; NaN where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / 2**20 if sys.platform == "darwin" else kib / 2**10
+    if STATUS.exists():
+        return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return math.nan

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import __version__
 from ..data import ImageSet
 from ..data.images import to_bytes, to_unit
 from ..metrics import ms_ssim, psnr
 from ..models import TransformCode
-from .clock import Clock, peak_memory_mib
+from .clock import Clock, peak_memory_mib, reset_peak_memory
 from .complexity import complexity
 
 Record = dict[str, Any]
@@ -22,24 +24,53 @@ class MismatchError(RuntimeError):
     """The decoder read other latents than the encoder wrote: a bug, never a number in a table."""
 
 
-def run_model(sender: TransformCode, receiver: TransformCode, data: ImageSet, images: int | None = None) -> list[Record]:
-    """One record per image."""
+def run_model(
+    sender: TransformCode,
+    receiver: TransformCode,
+    data: ImageSet,
+    label: str,
+    level: float,
+    images: int | None = None,
+    known: Sequence[Record] = (),
+    show: Callable[[str, Tensor, Tensor], None] | None = None,
+) -> Iterator[Record]:
+    """One record per image; those of `known` with the same codec, weights, level and data are taken from there.
+
+    show: is handed name, original and decoded pixels of every image that is coded.
+    """
+    note = {
+        "codec": label,
+        "kind": "learned",
+        "level": level,
+        "weights": sender.weights_note,
+        "version": f"lc_bench {__version__}, weights {sender.weights_note} {sender.frozen.identity.weights.hex()}",
+        "data": data.name,
+    }
+    kept = {r["image"]: r for r in known if all(r.get(k) == v for k, v in note.items())}
     cost = complexity(sender)
-    return [code_image(sender, receiver, name, pixels) | cost for name, pixels in islice(iter(data), images)]
+    for name, pixels in islice(iter(data), images):
+        if name in kept:
+            yield kept[name]
+            continue
+        record, decoded = code_image(sender, receiver, name, pixels)
+        if show is not None:
+            show(name, pixels, decoded)
+        yield {**note, **record, **cost}
 
 
-def code_image(sender: TransformCode, receiver: TransformCode, name: str, pixels: Tensor) -> Record:
-    """Encode one image (3, H, W) uint8 to bytes, decode those, measure."""
+def code_image(sender: TransformCode, receiver: TransformCode, name: str, pixels: Tensor) -> tuple[Record, Tensor]:
+    """Encode one image (3, H, W) uint8 to bytes, decode those, measure; also the decoded pixels."""
     device = next(sender.parameters()).device
     x = to_unit(pixels)[None].to(device)
     write, read = Clock(device), Clock(device)
+    reset_peak_memory(device)
     coded = sender.encode(x, write)
     x_hat, latents = receiver.decode(coded.streams, read)
     check_latents(name, coded.latents, latents)
     decoded = to_bytes(x_hat[0]).cpu()
     area = pixels.shape[1] * pixels.shape[2]
     size = len(coded.streams[0])
-    return {
+    record = {
         "image": name,
         "width": pixels.shape[2],
         "height": pixels.shape[1],
@@ -56,8 +87,8 @@ def code_image(sender: TransformCode, receiver: TransformCode, name: str, pixels
         "decode_coding_s": read.seconds["coding"],
         "peak_memory_mib": peak_memory_mib(device),
         **{f"bytes_{latent}": count for latent, count in coded.segment_bytes[0].items()},
-        "decoded": decoded,
     }
+    return record, decoded
 
 
 def check_latents(name: str, written: dict[str, list[Tensor]], read: dict[str, list[Tensor]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,9 +27,16 @@ def weights_digest(model: nn.Module) -> bytes:
     return sha.digest()
 
 
-def fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Changes whenever a parameter or buffer is replaced or written to; cheap enough to ask every time."""
-    return tuple((t.data_ptr(), t._version) for t in (*model.parameters(), *model.buffers()))
+def fingerprint(model: nn.Module) -> tuple[object, ...]:
+    """Changes whenever a parameter or buffer is replaced or written to, behind autograd's back too; cheap enough to ask every time."""
+    tensors = [t.detach() for t in (*model.parameters(), *model.buffers())]
+    versions = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+    return versions, torch.stack([t.sum(dtype=torch.float32) for t in tensors]).cpu().numpy().tobytes()
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """Inside, convolutions on a GPU choose algorithms that add in a fixed order, so that the receiver repeats the sender."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 @runtime_checkable

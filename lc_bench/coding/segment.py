@@ -180,14 +180,17 @@ def _unpack_states(data: bytes, lanes: int) -> tuple[np.ndarray, int]:
 class Decoder:
     """Reads the segments of a batch chunk by chunk.
 
-    StreamError when a segment is inconsistent; `finish` also checks that the coder has come to rest where every
-    encoder starts, which a stream decoded with the wrong probabilities practically never does.
+    StreamError when a segment is inconsistent. After the last chunk it checks that the coder has come to rest where
+    every encoder starts, which a stream decoded with the wrong probabilities practically never does; then `carried` has
+    the bytes of each sample that belong to the next segment (None before).
     """
 
     def __init__(self, segments: list[bytes], sizes: list[int], tables: Tables) -> None:
         self.device = tables.base.device
         self.tables = tables
         self.batch = len(segments)
+        self.left = len(sizes)
+        self.carried: list[bytes] | None = None
         self.escapes: list[list[int]] = []
         bodies: dict[Lanes, list[tuple[int, bytes, bool]]] = defaultdict(list)
         for sample, data in enumerate(segments):
@@ -213,10 +216,12 @@ class Decoder:
                 if int(found.abs().max()) > LARGEST_SYMBOL:
                     raise StreamError("damaged stream: a symbol beyond 31 bits")
                 symbols[sample, escaped] = found.to(symbols.dtype)
+        self.left -= 1
+        if self.left == 0:
+            self.carried = self._finish()
         return symbols
 
-    def finish(self) -> list[bytes]:
-        """The bytes that were carried for the next segment of each sample. StreamError unless all coders are at rest."""
+    def _finish(self) -> list[bytes]:
         if any(self.escapes):
             raise StreamError("damaged stream: escapes are left over")
         carried = [b""] * self.batch

@@ -149,6 +149,8 @@ class DecodeTape(_CodingTape):
 
     def __init__(self, frozen: Frozen, segments: list[list[bytes]]) -> None:
         super().__init__(frozen)
+        if len({len(row) for row in segments}) != 1:
+            raise StreamError("streams with different numbers of segments in one batch: not of one model")
         self.columns = list(map(list, zip(*segments, strict=True)))
         self.sizes: dict[str, list[int]] = {}
         self.decoders: dict[str, segment.Decoder] = {}
@@ -167,19 +169,23 @@ class DecodeTape(_CodingTape):
                 raise StreamError(f"damaged stream: it has {len(self.columns)} segments, the model wants more")
             column = self.columns[len(self.decoders)]
             if self.decoders:  # a segment is read to its end before the next one starts
-                column = [own + carried for own, carried in zip(column, self._latest().finish(), strict=True)]
+                column = [own + carried for own, carried in zip(column, self._carried(), strict=True)]
             sizes = self.sizes.get(name, [index.shape[1]])
             self.decoders[name] = segment.Decoder(column, sizes, self.frozen.tables(prior.family))
         return self.keep(name, self.decoders[name].next(index).view(y.shape), prior)
 
-    def _latest(self) -> segment.Decoder:
-        return next(reversed(self.decoders.values()))
+    def _carried(self) -> list[bytes]:
+        """What the latest segment carried, once it is read to its end."""
+        carried = next(reversed(self.decoders.values())).carried
+        if carried is None:
+            raise StreamError("damaged stream: a segment was not read to its end")
+        return carried
 
     def finish(self) -> None:
-        """StreamError unless every segment was read to its end and all coders are at rest."""
+        """StreamError unless every segment was read to its end."""
         if len(self.decoders) != len(self.columns):
             raise StreamError(f"damaged stream: it has {len(self.columns)} segments, the model reads {len(self.decoders)}")
-        if any(self._latest().finish()):
+        if any(self._carried()):
             raise StreamError("damaged stream: its last segment carries bytes of another one")
 
 

@@ -6,6 +6,7 @@ with (seed, k). Loader workers, restarts and the number of processes therefore c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,21 +45,32 @@ class Crops(Dataset[tuple[str, Tensor]]):
     def __getitem__(self, position: int) -> tuple[str, Tensor]:
         count = len(self.images)
         epoch, place = divmod(position, count)
-        order = torch.randperm(count, generator=_generator(self.seed, epoch, 0))
-        path = self.images.paths[int(order[place])]
-        pixels = read_image(path)
+        order = _order(self.seed, epoch, count)
+        for offset in range(count):  # with data.on_error=skip, the next image stands in for one that cannot be used
+            path = self.images.paths[order[(place + offset) % count]]
+            name = self.images.label(path)
+            try:
+                return name, to_unit(self._crop(read_image(path, name), name, position))
+            except UserError:
+                if self.images.on_error == "fail":
+                    raise
+        raise UserError(f"data={self.images.name}: none of its {count} images can be read and holds a crop of {self.size}")
+
+    def _crop(self, pixels: Tensor, name: str, position: int) -> Tensor:
         height, width = pixels.shape[1:]
         if height < self.size or width < self.size:
-            raise UserError(
-                f"{path.name}: {width}x{height}, smaller than crops of {self.size}. Set train.crop lower or leave the image out"
-            )
+            raise UserError(f"{name}: {width}x{height}, under crops of {self.size}. Lower run.crop, or data.on_error=skip")
         draw = _generator(self.seed, position, 1)
         top = int(torch.randint(height - self.size + 1, (), generator=draw))
         left = int(torch.randint(width - self.size + 1, (), generator=draw))
         crop = pixels[:, top : top + self.size, left : left + self.size]
-        if int(torch.randint(2, (), generator=draw)):
-            crop = crop.flip(2)
-        return path.name, to_unit(crop)
+        return crop.flip(2) if int(torch.randint(2, (), generator=draw)) else crop
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    """The permutation of an epoch."""
+    return torch.randperm(count, generator=_generator(seed, epoch, 0)).tolist()
 
 
 def _generator(seed: int, number: int, stream: int) -> torch.Generator:

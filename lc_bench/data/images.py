@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,33 +19,49 @@ from ..errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".jp2", ".avif")
 
 
-def read_image(path: Path) -> Tensor:
-    """-> (3, H, W) uint8. UserError for a file that is no image, is cut short or has no pixels."""
+def read_image(path: Path, name: str | None = None) -> Tensor:
+    """-> (3, H, W) uint8. UserError, with `name`, for a file that is no image, is cut short or is too large to be trusted."""
+    name = name or path.name
     try:
-        with Image.open(path) as image:
-            pixels = _to_rgb(ImageOps.exif_transpose(image))
+        pixels = _read_deep_png(path) if _is_deep_png(path) else _read_with_pillow(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, imagecodecs.PngError) as error:
         size = path.stat().st_size
-        raise UserError(
-            f"{path.name}: {size} bytes, not a readable image ({type(error).__name__}: {error}). Delete or replace it"
-        ) from None
+        raise UserError(f"{name}: {size} bytes, not a readable image ({type(error).__name__}: {error}). Delete or replace it") from None
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _is_deep_png(path: Path) -> bool:
+    """A PNG of 16 bits per channel in colour, which Pillow would cut off to 8."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return len(head) == 26 and head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] == 16 and head[25] in (2, 4, 6)
+
+
+def _read_deep_png(path: Path) -> np.ndarray:
+    deep = imagecodecs.png_decode(path.read_bytes()).astype(np.float64) / 65535
+    colour, alpha = (deep[..., :-1], deep[..., -1:]) if deep.shape[-1] in (2, 4) else (deep, 1.0)
+    over = colour * alpha + (1 - alpha)
+    return np.broadcast_to(np.round(255 * over).astype(np.uint8), (*deep.shape[:2], 3))
+
+
+def _read_with_pillow(path: Path) -> np.ndarray:
     """-> (H, W, 3) uint8."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        deep = np.asarray(image)
-        if image.mode == "F" or deep.min() < 0 or deep.max() > 65535:
-            raise UserError(f"pixels of mode {image.mode} from {deep.min()} to {deep.max()}; 8 or 16 bits per channel can be read")
-        grey = np.round(deep.astype(np.float64) / 257).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, 2)
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return np.asarray(image.convert("RGB"))
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+            deep = np.asarray(image)
+            if image.mode == "F" or deep.min() < 0 or deep.max() > 65535:
+                raise UserError(f"pixels of mode {image.mode} from {deep.min()} to {deep.max()}; 8 or 16 bits per channel can be read")
+            grey = np.round(deep.astype(np.float64) / 257).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, 2)
+        if image.has_transparency_data:
+            over = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+        return np.asarray(image.convert("RGB"))
 
 
 def to_unit(pixels: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..ops.fetch import fetch
+from ..ops.paths import data_root
 from .images import SUFFIXES, read_image
 
 # Photographs in scikit-image's wheel (credits: docs/data.md); the other files there are drawings, masks or grey.
@@ -23,9 +23,9 @@ class ImageSet:
     """on_error: `fail` stops at an unreadable file, `skip` leaves it out and says so in `skipped`."""
 
     name: str
+    root: Path  # samples are named by their paths below it
     paths: tuple[Path, ...]
     on_error: str = "fail"
-    note: str = ""
     skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -41,25 +41,24 @@ class ImageSet:
         """(name, pixels (3, H, W) uint8) of every readable image."""
         for path in self.paths:
             try:
-                pixels = read_image(path)
+                pixels = read_image(path, self.label(path))
             except UserError as error:
                 if self.on_error == "fail":
                     raise UserError(f"{error} (data.on_error=skip goes on without it)") from None
                 if str(error) not in self.skipped:
                     self.skipped.append(str(error))
                 continue
-            yield path.name, pixels
+            yield self.label(path), pixels
+
+    def label(self, path: Path) -> str:
+        """The name of a sample: unique in the set, the same on every machine."""
+        return path.relative_to(self.root).as_posix()
 
 
 def samples() -> ImageSet:
     """The photographs inside scikit-image's wheel."""
     folder_ = Path(str(package_files("skimage"))) / "data"
-    return ImageSet("samples", tuple(folder_ / n for n in SAMPLES), note="photographs of scikit-image's wheel")
-
-
-def data_root() -> Path:
-    """LC_BENCH_DATA, else ~/.cache/lc_bench/data."""
-    return Path(os.environ.get("LC_BENCH_DATA") or Path.home() / ".cache" / "lc_bench" / "data").expanduser()
+    return ImageSet("samples", folder_, tuple(folder_ / n for n in SAMPLES))
 
 
 def folder(path: str, name: str | None = None, on_error: str = "fail", recursive: bool = True) -> ImageSet:
@@ -70,7 +69,7 @@ def folder(path: str, name: str | None = None, on_error: str = "fail", recursive
     found = sorted(p for p in root.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
         raise UserError(f"data.path={path}: no image in it; looked for {', '.join(SUFFIXES)}")
-    return ImageSet(name or root.resolve().name, tuple(found), on_error)
+    return ImageSet(name or root.resolve().name, root, tuple(found), on_error)
 
 
 def kodak(url: str, sha256: Mapping[str, str], on_error: str = "fail") -> ImageSet:
@@ -78,7 +77,7 @@ def kodak(url: str, sha256: Mapping[str, str], on_error: str = "fail") -> ImageS
     root = data_root() / "kodak"
     advice = f"or put the 24 PNG files into a folder kodak and set LC_BENCH_DATA to the folder above it (looked in {root})"
     paths = [fetch(f"{url}/{name}", root / name, digest, advice) for name, digest in sha256.items()]
-    return ImageSet("kodak", tuple(paths), on_error)
+    return ImageSet("kodak", root, tuple(paths), on_error)
 
 
 def local(name: str, splits: Mapping[str, str], split: str, obtain: str, on_error: str = "fail") -> ImageSet:
@@ -95,7 +94,7 @@ def local(name: str, splits: Mapping[str, str], split: str, obtain: str, on_erro
         paths += _split_paths(root, splits[part])
     if not paths:
         raise UserError(f"data={name}: nothing in {root}. {obtain} Then set LC_BENCH_DATA to the folder that holds {name}")
-    return ImageSet(f"{name}-{split}", tuple(paths), on_error)
+    return ImageSet(f"{name}-{split}", root, tuple(paths), on_error)
 
 
 def _split_paths(root: Path, pattern: str) -> list[Path]:

@@ -14,6 +14,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor, nn
 
 from ..coding.tables import TAIL, Tables
+from ..errors import UserError
 from ..ops.bounds import lower_bound
 
 SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
@@ -67,6 +68,8 @@ class Gaussian:
         return likelihood_to_bits(0.5 * (upper - lower))
 
     def index(self, shape: torch.Size) -> Tensor:
+        if bool(self.scale.isnan().any()):
+            raise UserError("a model's scales are NaN: its weights are broken, or its hyper-latent is out of all bounds")
         scale = self.scale.clamp(self.family.scale_min, self.family.scale_max)
         position = (scale / self.family.scale_min).log_().div_(self.family.step)
         return position.add_(0.5).to(torch.int32).expand(shape)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..coding.container import Header, pack, unpack
-from ..coding.frozen import Frozen, fingerprint
+from ..coding.container import LARGEST_AREA, Header, pack, unpack
+from ..coding.frozen import Frozen, fingerprint, repeatable
 from ..coding.tapes import DecodeTape, EncodeTape, RateTape
 from ..errors import StreamError, UserError
 from ..ops.shapes import pad_to_multiple, padded_size
@@ -89,7 +89,7 @@ class TransformCode(nn.Module):
         tape = EncodeTape(frozen)
         with clock("transform"):
             y = self.g_a(pad_to_multiple(x, self.pad_to))
-        with clock("coding"):
+        with clock("coding"), repeatable():
             self.codec(tape, y)
             segments = tape.segments()
             header = Header(frozen.identity, tuple(x.shape[-2:]))
@@ -100,15 +100,19 @@ class TransformCode(nn.Module):
     @torch.no_grad()
     def decode(self, streams: list[bytes], clock: Clock | None = None) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """B streams of images of one size -> x_hat (B, C, H, W) in [0, 1], and the latents that were read."""
+        if isinstance(streams, bytes) or not streams:
+            raise UserError("decompress takes a list of streams (bytes), at least one")
         clock = clock or (lambda _: nullcontext())
         self.eval()
         frozen = self.frozen
-        with clock("coding"):
+        with clock("coding"), repeatable():
             headers, segments = zip(*map(unpack, streams), strict=True)
             size = _common_size(headers, frozen)
             tape = DecodeTape(frozen, list(segments))
             weight = next(self.g_s.parameters())
             padded = [padded_size(s, self.pad_to) for s in size]
+            if padded[0] * padded[1] > LARGEST_AREA:
+                raise StreamError(f"stream of {size[0]} x {size[1]}: more than {LARGEST_AREA} samples are not decoded")
             x = torch.full((1,), torch.nan, device=weight.device, dtype=weight.dtype)
             y_hat = self.codec(tape, tape.side(self.g_a, x.expand(len(streams), self.channels, *padded)))
             tape.finish()

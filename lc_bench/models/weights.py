@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..entropy import FactorizedPrior
 from ..errors import UserError
 from ..ops.fetch import fetch
 
@@ -110,19 +111,33 @@ def load_file(model: nn.Module, path: Path) -> dict[str, str]:
         raise UserError(f"weights={path}: no state dict in it")
     if any(k.startswith("model.") for k in state):
         _load_own(model, {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}, path)
+        for module in model.modules():
+            if isinstance(module, FactorizedPrior):
+                module.update_median()  # training keeps none
     else:
         load_reference_state(model, state)
     return {}
 
 
-def _load_safetensors(model: nn.Module, path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing for other files."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"weights={path}: not a safetensors file ({error})") from None
+
+
+def _load_safetensors(model: nn.Module, path: Path) -> dict[str, str]:
+    metadata = read_metadata(path)
+    with safe_open(path, "pt") as file:
+        state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
     if metadata.get("format") == "lc_bench":
+        if metadata.get("architecture") != getattr(model, "architecture", ""):
+            own = getattr(model, "name", "the model")
+            raise UserError(f"weights={path}: made for {metadata.get('model', 'another architecture')}, other layers than {own} has here")
         _load_own(model, state, path)
     else:
         load_reference_state(model, state)

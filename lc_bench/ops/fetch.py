@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def fetch(url: str, path: Path, sha256: str, advice: str) -> Path:
         if not found.startswith(sha256):
             raise UserError(f"{url}: SHA-256 {found[:16]}..., expected {sha256}...: not the file that was published; {advice}")
         part.replace(path)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url}: cannot be downloaded ({reason}), and {path} is not there; {advice}") from None
     finally:

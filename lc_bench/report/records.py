@@ -56,6 +56,18 @@ class Curve:
         return [ms_ssim_db(v) if math.isfinite(v) else math.nan for v in values] if metric == "ms-ssim-rgb" else values
 
 
+def complete(records: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Only levels that were measured on every image: means over different images cannot be compared. Says what is left out."""
+    images = records.image.nunique()
+    counts = records.groupby(["codec", "level"], sort=False).image.nunique()
+    short = counts[counts < images]
+    notes = [
+        f"{codec}, level {level}: {count} of {images} images; left out of curves and ranking" for (codec, level), count in short.items()
+    ]  # type: ignore[misc]
+    kept = records.set_index(["codec", "level"]).index.isin(counts[counts == images].index)
+    return pd.DataFrame(records[kept]), notes
+
+
 def curves_of(records: pd.DataFrame) -> list[Curve]:
     """One curve per codec. Images without MS-SSIM (too small) are left out of that mean, and the curve's note says so."""
     curves = []
@@ -139,7 +151,7 @@ def rank(curves: list[Curve], anchor: str) -> list[Rank]:
 
 def summary(curve: Curve) -> dict[str, Any]:
     """The plain JSON shape that the field's plotting tools read."""
-    clean = lambda values: [None if math.isnan(v) else round(v, 6) for v in values]  # noqa: E731
+    clean = lambda values: [round(v, 6) if math.isfinite(v) else None for v in values]  # noqa: E731
     results = {"bpp": clean(curve.bpp), **{m: clean(curve.values[m]) for m in METRICS}}
     results |= {"encoding_time": clean(curve.encode_s), "decoding_time": clean(curve.decode_s)}
     return {"name": curve.name, "description": curve.note, "results": results}

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from ..errors import UserError
 from .page import write_page
 from .plots import plot_curves
-from .records import METRICS, curves_of, published, rank, summary
+from .records import METRICS, complete, curves_of, published, rank, summary
 from .terminal import print_ranking
 
 
@@ -30,7 +31,11 @@ def write_report(
     """records.csv, summary/CODEC.json, rd-*.png, index.html in `output`, and the table on the terminal."""
     output.mkdir(parents=True, exist_ok=True)
     records.to_csv(output / "records.csv", index=False)
-    curves = curves_of(records) + published(overlays, data)
+    whole, left_out = complete(records)
+    notes = [*notes, *left_out]
+    curves = curves_of(whole) + published(overlays, data)
+    if not curves:
+        raise UserError("no codec was measured on every image: nothing to compare. records.csv has what there is")
     (output / "summary").mkdir(exist_ok=True)
     for curve in curves:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in curve.name).strip("-")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import platform
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,14 +18,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from .. import __version__
-from ..api import load_from
+from ..api import load_from, qualities_for
 from ..bench.anchors import Anchor
-from ..bench.complexity import complexity
-from ..bench.learned import code_image
-from ..config import cache_dir, make, qualities_of
+from ..bench.learned import run_model
+from ..config import make
 from ..data import ImageSet
 from ..errors import UserError, unknown
 from ..models import TransformCode
+from ..ops.device import device_name, pick_device
+from ..ops.paths import cache_dir
 from ..report import write_report
 from ..report.page import MOST_PICTURES
 from ..report.records import check_published, read_records
@@ -43,11 +43,16 @@ class Gallery:
     originals: dict[str, Tensor] = field(default_factory=dict)
     decoded: dict[tuple[str, float, str], Tensor] = field(default_factory=dict)
 
+    def add(self, codec: str, level: float, name: str, original: Tensor, decoded: Tensor) -> None:
+        if len(self.originals) < MOST_PICTURES:
+            self.originals[name] = original
+            self.decoded[codec, level, name] = decoded
+
 
 def main(cfg: DictConfig) -> float:
     """Benchmark, write records and report into `output`; returns the mean bpp of the learned codec."""
     device = pick_device(cfg.device)
-    qualities = qualities_of(cfg)
+    qualities = qualities_for(cfg)
     data: ImageSet = make(cfg.data)
     anchors = make_anchors(cfg) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
@@ -55,6 +60,8 @@ def main(cfg: DictConfig) -> float:
     output.mkdir(parents=True, exist_ok=True)
     # The first model before the anchors: a missing checkpoint is told at once, not after minutes.
     pair = load_pair(cfg, qualities[0], device)
+    if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
+        raise UserError(f"run.images={cfg.run.images}: give the number of images, 1 or more, or null for all")
     count = min(len(data), cfg.run.images or len(data))
     known = read_records(Path(cfg.run.resume).expanduser()).to_dict("records") if cfg.run.resume else []
     records: list[Record] = []
@@ -70,9 +77,11 @@ def main(cfg: DictConfig) -> float:
                     progress.advance(task)
             for quality in qualities:
                 pair = pair if quality == qualities[0] else load_pair(cfg, quality, device)
+                label = codec_label(cfg, pair[0])
+                task = progress.add_task(f"{label} quality {quality}", total=count)
                 pictured = quality == qualities[len(qualities) // 2]
-                task = progress.add_task(f"{codec_label(cfg, pair[0])} quality {quality}", total=count)
-                for record in run_learned(cfg, pair, data, count, quality, known, gallery if pictured else None):
+                show = functools.partial(gallery.add, label, quality) if pictured else None
+                for record in run_model(*pair, data, label, quality, count, known, show):
                     records.append(record)
                     progress.advance(task)
                 pd.DataFrame(records).to_csv(output / "records.csv", index=False)  # for run.resume, should this run be killed
@@ -100,56 +109,23 @@ def load_pair(cfg: DictConfig, quality: int, device: torch.device) -> tuple[Tran
 
 
 def run_anchor(anchor: Anchor, data: ImageSet, count: int) -> Iterator[Record]:
-    """Records of an anchor at every level; several levels at a time, since most of the work is outside Python."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for name, pixels in islice(iter(data), count):
-            found = pool.map(lambda level, name=name, pixels=pixels: anchor.run(name, pixels, level), anchor.levels)
-            for level, record in zip(anchor.levels, found, strict=True):
-                note = {"codec": anchor.name, "kind": "anchor", "level": level, "weights": "", "version": anchor.version, "data": data.name}
-                yield {**note, **record}
-
-
-def run_learned(
-    cfg: DictConfig,
-    pair: tuple[TransformCode, TransformCode],
-    data: ImageSet,
-    count: int,
-    quality: int,
-    known: list[Record],
-    gallery: Gallery | None,
-) -> Iterator[Record]:
-    """Records of a model at one quality. Those of an earlier run (same codec, weights, level and data) are taken from `known`."""
-    note = {
-        "codec": codec_label(cfg, pair[0]),
-        "kind": "learned",
-        "level": quality,
-        "weights": pair[0].weights_note,
-        "version": f"lc_bench {__version__}, weights {pair[0].weights_note} {pair[0].frozen.identity.weights.hex()}",
-        "data": data.name,
-    }
-    kept = {r["image"]: r for r in known if all(r.get(k) == v for k, v in note.items())}
-    cost = complexity(pair[0])
+    """Records of an anchor at every level, one after the other: their seconds stand beside those of the learned codecs."""
     for name, pixels in islice(iter(data), count):
-        if name in kept:
-            yield kept[name]
-            continue
-        record = code_image(*pair, name, pixels)
-        decoded = record.pop("decoded")
-        if gallery is not None and len(gallery.originals) < MOST_PICTURES:
-            gallery.originals[name] = pixels
-            gallery.decoded[note["codec"], quality, name] = decoded
-        yield {**note, **record, **cost}
+        for level in anchor.levels:
+            note = {"codec": anchor.name, "kind": "anchor", "level": level, "weights": "", "version": anchor.version, "data": data.name}
+            yield {**note, **anchor.run(name, pixels, level)}
 
 
 def codec_label(cfg: DictConfig, model: TransformCode) -> str:
-    """Name in tables: untrained weights and metrics other than MSE are part of it."""
+    """Name in tables: metrics other than MSE are part of it, and weights that are neither published nor shipped."""
     metric = "" if cfg.rate.name == "mse" else f" {cfg.rate.name}"
-    return f"{cfg.model.name}{metric}" + (" (untrained)" if model.weights_note == "untrained" else "")
+    own = "" if model.weights_note in ("published", "shipped") else f" ({model.weights_note})"
+    return f"{cfg.model.name}{metric}{own}"
 
 
 def make_anchors(cfg: DictConfig) -> list[Anchor]:
-    anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in cfg.anchor.values()]
-    if cfg.run.bd_anchor not in [a.name for a in anchors]:
+    anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in (cfg.get("anchor") or {}).values()]
+    if anchors and cfg.run.bd_anchor not in [a.name for a in anchors]:
         raise unknown("run.bd_anchor", cfg.run.bd_anchor, [a.name for a in anchors], "Add others with anchor=[...].")
     return anchors
 
@@ -164,19 +140,3 @@ def add_anchor_pictures(gallery: Gallery, table: pd.DataFrame, anchor: Anchor | 
         if len(own):
             level = float(own.iloc[(own.bpp - rate).abs().argmin()].level)
             gallery.decoded[anchor.name, level, name] = anchor.measure(gallery.originals[name], level)[1]
-
-
-def pick_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise unknown("device", name, ("auto", "cpu", "cuda"))
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: this machine (or this build of torch) has no CUDA device; use device=cpu or auto")
-    return torch.device(name)
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU {platform.processor() or platform.machine()}"

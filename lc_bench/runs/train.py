@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..api import build_from, give_weights
 from ..config import at_quality, make, qualities_of
 from ..errors import UserError
+from ..ops.device import pick_device
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def main(cfg: DictConfig) -> float:
     if str(cfg.weights) not in ("auto", "none"):
         give_weights(model, cfg, cfg.weights)  # fine-tuning starts from them; auto and none from scratch
     images = make(cfg.data)
+    pick_device(cfg.device)  # a device that is not there is told before Lightning is asked for it
     output = Path(cfg.output)
     checkpoint = find_checkpoint(run.resume, output)
     scheduler = make(cfg.run.scheduler, _partial_=True) if cfg.run.scheduler else None
@@ -47,7 +49,8 @@ def main(cfg: DictConfig) -> float:
     task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     metadata = {"model": cfg.model.name, "quality": cfg.quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
     keep_metrics(output)
-    loggers = [make(node) for node in cfg.logger.values()]
+    loggers = [make(node) for node in (cfg.get("logger") or {}).values()]
+    snapshots = Snapshots(output, run.save_every, metadata)
     trainer = pl.Trainer(
         **OmegaConf.to_container(cfg.trainer, resolve=True),  # type: ignore[arg-type]
         max_steps=run.steps,
@@ -61,7 +64,7 @@ def main(cfg: DictConfig) -> float:
         use_distributed_sampler=False,
         plugins=[AtomicCheckpoints()],
         callbacks=[
-            Snapshots(output, run.save_every, metadata),
+            snapshots,
             Progress(),
             *([LearningRateMonitor("step")] if loggers else []),
         ],
@@ -76,8 +79,8 @@ def main(cfg: DictConfig) -> float:
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")
     model.train()  # Lightning keeps the mode it finds
     trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
-    if trainer.interrupted:
-        log.info(f"interrupted at step {trainer.global_step}; continue with run.resume={output / 'last.ckpt'}")
+    if snapshots.interrupted:
+        log.info(f"interrupted at step {trainer.global_step} of {run.steps}; continue with run.resume={output / 'last.ckpt'}")
     return float(trainer.callback_metrics.get("train/loss", float("nan")))
 
 
