@@ -59,8 +59,8 @@ def _encode_rows(state: Tensor, entries: Tensor, frequency: Tensor, start: Tenso
 def _decode_rows(state: Tensor, tables: Tensor, packed: Tensor, words: Tensor, top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pop rows of symbols.
 
-    state (B, L); tables (B, R, L); packed: (frequency - 1) << 16 | (slot - start) for every slot of
-    every table; words: one stack per sample in one array, with a margin of L words below each; top (B, 1): position
+    state (B, L); tables (B, R, L); packed: frequency << 16 | (slot - start) for every slot of
+    every table (less 65536 if in 32 bits); words: one stack per sample in one array, with a margin of L words below each; top (B, 1): position
     of the word that was read last. Returns the states, the slots that were hit (B, R, L) and the new tops.
     """
     batch, rows, lanes = tables.shape
@@ -69,16 +69,17 @@ def _decode_rows(state: Tensor, tables: Tensor, packed: Tensor, words: Tensor, t
     hits = torch.empty([rows, batch, lanes], dtype=torch.int64, device=x.device)
     hits.copy_(tables.transpose(0, 1))
     hits = hits.view(rows, count).bitwise_left_shift_(16)
+    narrow = packed.dtype == torch.int32
     f = torch.empty_like(x)
     offset = torch.empty_like(x)
     for hit in hits.unbind(0):
         torch.bitwise_and(x, 65535, out=f)
         hit.add_(f)
-        entry = packed.index_select(0, hit).long()
+        entry = packed.index_select(0, hit)
+        if narrow:
+            entry = entry.long().bitwise_and_(0xFFFFFFFF).add_(65536)
         torch.bitwise_and(entry, 65535, out=offset)
         torch.bitwise_right_shift(entry, 16, out=f)
-        f.bitwise_and_(65535)
-        f.add_(1)
         x.bitwise_right_shift_(16)
         torch.addcmul(offset, x, f, out=x)
         low = torch.lt(x, 16777216)

@@ -31,7 +31,7 @@ START_BITS = 32
 HAS_ESCAPES, CARRIES = 0x20, 0x40
 TALLY = 16  # symbols whose bits are added up together when lanes are chosen
 # Rows that are coded at once: enough to amortise a call, few enough to stay in the cache and to bound memory.
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 
 
 def encode(
@@ -76,17 +76,21 @@ def _find_entries(symbols: Tensor, index: Tensor, tables: Tables, out: Tensor) -
 
     Returns the ideal bits of the last TALLY * k symbols by k (the last entry: of all), and the escapes' bytes.
     """
-    last = tables.count.index_select(0, index) - 1
-    within = symbols - tables.offset.index_select(0, index)
-    escaped = (within < 0) | (within >= last)
-    entries = tables.base.index_select(0, index) + torch.where(escaped, last, within)
-    out.copy_(entries)
-    cost = tables.cost.index_select(0, entries)
+    shift, first, last = (table.index_select(0, index) for table in tables.span)
+    torch.add(symbols, shift, out=out)
+    # A symbol near 2^31 may wrap around; it then lands outside its table all the same, or did lie within.
+    inside = out.ge(first).logical_and_(out.lt(last))
+    outside = b""
+    if not bool(inside.all()):
+        outer = ~inside
+        values = symbols[outer].long() - tables.offset.index_select(0, index[outer])
+        outside = b"".join(map(varint.write_signed, values.tolist()))
+        out[outer] = last[outer]
+    cost = tables.cost.index_select(0, out)
     whole = len(cost) // TALLY * TALLY
-    blocks = cost[len(cost) - whole :].view(-1, TALLY).sum(1).flip(0)
-    rest = cost[: len(cost) - whole].sum().view(1)
+    blocks = cost[len(cost) - whole :].view(-1, TALLY).sum(1).flip(0).double()
+    rest = cost[: len(cost) - whole].sum().double().view(1)
     tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
-    outside = b"".join(map(varint.write_signed, within[escaped].tolist())) if bool(escaped.any()) else b""
     return tail, outside
 
 

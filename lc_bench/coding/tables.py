@@ -17,6 +17,7 @@ from torch import Tensor
 from .rans import PRECISION
 
 TOTAL = 1 << PRECISION
+MOST_WIDE = 100
 ESCAPE = -(1 << 31)  # stands for a symbol outside its table; the largest real one has 31 bits
 TAIL = 2.0**-18  # probability on each side that a table leaves to its escape
 
@@ -81,10 +82,16 @@ class Tables:
 
     @cached_property
     def packed(self) -> Tensor:
-        """(T * 2^16,) int32: (frequency - 1) << 16 | (slot - start) of the symbol that owns the slot."""
+        """(T * 2^16,): frequency << 16 | (slot - start) of the symbol that owns the slot.
+
+        In int64 for few tables; for many (one per channel), which would fill 100 MB and more, less 65536 in int32.
+        """
         offset = torch.arange(len(self.base) * TOTAL, device=self.base.device) & (TOTAL - 1)
         offset -= self.start.repeat_interleave(self.frequency)
-        value = ((self.frequency - 1) << PRECISION).repeat_interleave(self.frequency) | offset
+        value = (self.frequency << PRECISION).repeat_interleave(self.frequency) | offset
+        if len(self.base) <= MOST_WIDE:
+            return value
+        value -= TOTAL
         return torch.where(value >= 1 << 31, value - (1 << 32), value).to(torch.int32)
 
     @cached_property
@@ -97,8 +104,14 @@ class Tables:
 
     @cached_property
     def cost(self) -> Tensor:
-        """(E,) float64: bits of every entry."""
-        return PRECISION - self.frequency.double().log2()
+        """(E,) float32: bits of every entry."""
+        return (PRECISION - self.frequency.double().log2()).float()
+
+    @cached_property
+    def span(self) -> tuple[Tensor, Tensor, Tensor]:
+        """By table, int32: what to add to a symbol to get its entry, the first entry, and the last one, the escape."""
+        first = self.base.to(torch.int32)
+        return first - self.offset.to(torch.int32), first, first + self.count.to(torch.int32) - 1
 
     def to(self, device: torch.device) -> Tables:
         if self.base.device == device:

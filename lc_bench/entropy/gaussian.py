@@ -68,8 +68,8 @@ class Gaussian:
         return likelihood_to_bits(0.5 * (upper - lower))
 
     def index(self, shape: torch.Size) -> Tensor:
-        if bool(self.scale.isnan().any()):
+        if bool(self.scale.max().isnan()):
             raise UserError("a model's scales are NaN: its weights are broken, or its hyper-latent is out of all bounds")
-        scale = self.scale.clamp(self.family.scale_min, self.family.scale_max)
-        position = (scale / self.family.scale_min).log_().div_(self.family.step)
+        position = self.scale.clamp(self.family.scale_min, self.family.scale_max).log_()
+        position.sub_(math.log(self.family.scale_min)).div_(self.family.step)
         return position.add_(0.5).to(torch.int32).expand(shape)
