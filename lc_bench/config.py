@@ -49,12 +49,18 @@ def compose(*overrides: str) -> DictConfig:
     """The configuration that `python -m lc_bench OVERRIDES` would run with; UserError for what does not exist."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
 
+    state = Singleton.get_state()  # this may run inside a job of Hydra's, ours or the user's
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             return hydra_compose("config", list(overrides))
     except Exception as error:
         raise explain(error) from None
+    finally:
+        Singleton.set_state(state)
 
 
 def make(node: Any, **arguments: Any) -> Any:

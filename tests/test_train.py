@@ -146,6 +146,20 @@ def test_wandb_writes_offline(photos: Path, tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
+def test_validation_is_logged_and_changes_nothing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_BENCH_DATA", str(tmp_path / "data"))
+    (tmp_path / "data" / "bsds500" / "val").mkdir(parents=True)
+    for image in list(photos.glob("*.png"))[:2]:
+        (tmp_path / "data" / "bsds500" / "val" / f"{image.stem}.jpg").write_bytes(image.read_bytes())
+    call(monkeypatch, *arguments(photos, tmp_path / "a", "run.steps=6"))
+    call(monkeypatch, *arguments(photos, tmp_path / "b", "run.steps=6", "run.val=bsds500", "run.val_every=2"))
+    logged = pd.read_csv(tmp_path / "b" / "metrics.csv")["val/loss"].dropna()
+    assert len(logged) == 3
+    assert logged.iloc[-1] < logged.iloc[0]
+    plain, validated = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert all(torch.equal(plain[k], validated[k]) for k in plain)
+
+
 def test_resume_of_nothing_is_told(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 # starts from a constant, and half a bit where a start-up word is rounded), so this many bits per lane is 0.85 %.
 BITS_PER_LANE = 560
 MAX_DOUBLINGS = 5
-# (lanes that start from a constant, doublings) by code: 1, 4, 8, 16, 32, 48, 64, 96, ... 4096 lanes in all.
+# (lanes that start from a constant, doublings) by code: 1, 4, 8, 16, 32, 48, 64, 96, ... 6144 lanes in all.
 SHAPES = [(1, 0), (1, 2), (1, 3), (1, 4), (1, 5), (3, 4)]
-SHAPES += [(first << k, MAX_DOUBLINGS) for k in range(7) for first in (2, 3)] + [(128, MAX_DOUBLINGS)]
+SHAPES += [(first << k, MAX_DOUBLINGS) for k in range(7) for first in (2, 3)]
 MAX_STARTUP = 31
 
 

@@ -60,8 +60,8 @@ def _decode_rows(state: Tensor, tables: Tensor, packed: Tensor, words: Tensor, t
     """Pop rows of symbols.
 
     state (B, L); tables (B, R, L); packed: frequency << 16 | (slot - start) for every slot of
-    every table (less 65536 if in 32 bits); words: one stack per sample in one array, with a margin of L words below each; top (B, 1): position
-    of the word that was read last. Returns the states, the slots that were hit (B, R, L) and the new tops.
+    every table (less 65536 if in 32 bits); words: one stack per sample in one array; top (B, 1): position of the word
+    that was read last. Returns the states, the slots that were hit (B, R, L) and the new tops.
     """
     batch, rows, lanes = tables.shape
     count = batch * lanes

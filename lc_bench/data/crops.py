@@ -96,6 +96,25 @@ def collate(items: list[tuple[str, Tensor]]) -> Batch:
     return Batch(x, x.shape[-2] * x.shape[-1], list(names))
 
 
+class Whole(Dataset[tuple[str, Tensor]]):
+    """Whole images, for validation."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> tuple[str, Tensor]:
+        path = self.images.paths[place]
+        return self.images.label(path), to_unit(read_image(path, self.images.label(path)))
+
+
+def validation_loader(images: ImageSet) -> DataLoader:
+    """One image at a time: their sizes differ."""
+    return DataLoader(Whole(images), batch_size=1, collate_fn=collate)
+
+
 def training_loader(
     images: ImageSet, crop: int, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1
 ) -> DataLoader:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..api import build_from, give_weights
-from ..config import at_quality, make, qualities_of
+from ..config import at_quality, check_choice, compose, make, qualities_of
 from ..errors import UserError
 from ..ops.device import pick_device
 
@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch.callbacks import LearningRateMonitor
 
     from ..callbacks import AtomicCheckpoints, Progress, Snapshots
-    from ..data.crops import training_loader
+    from ..data.crops import training_loader, validation_loader
     from ..task import Task
 
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -47,6 +47,9 @@ def main(cfg: DictConfig) -> float:
     loader = functools.partial(training_loader, images, run.crop, run.batch, cfg.seed, workers=run.workers)
     # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
     task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
+    if run.val is not None:
+        check_choice("data", run.val)
+    validation = validation_loader(make(compose(f"data={run.val}").data)) if run.val is not None else None
     metadata = {"model": cfg.model.name, "quality": cfg.quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
     keep_metrics(output)
     loggers = [make(node) for node in (cfg.get("logger") or {}).values()]
@@ -57,6 +60,9 @@ def main(cfg: DictConfig) -> float:
         max_epochs=-1,
         gradient_clip_val=run.clip,
         log_every_n_steps=run.log_every,
+        val_check_interval=run.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
         logger=loggers,
         default_root_dir=output,
         enable_checkpointing=False,
@@ -78,7 +84,7 @@ def main(cfg: DictConfig) -> float:
         step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")
     model.train()  # Lightning keeps the mode it finds
-    trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
+    trainer.fit(task, val_dataloaders=validation, ckpt_path=checkpoint, weights_only=False)
     if snapshots.interrupted:
         log.info(f"interrupted at step {trainer.global_step} of {run.steps}; continue with run.resume={output / 'last.ckpt'}")
     return float(trainer.callback_metrics.get("train/loss", float("nan")))
