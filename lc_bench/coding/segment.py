@@ -1,7 +1,7 @@
 """A segment: the bytes of one latent of one sample.
 
-    shape of the lanes | 0x20 if there are escapes | 0x40 if it carries (1 byte) | startup (1 byte, if lanes double) |
-    length of escapes (varint) and escapes, if there are any | states | words
+    shape of the lanes | 0x20 if there are escapes | 0x40 if it carries | 0x80 if there are exceptions (1 byte) |
+    startup (1 byte, if lanes double) | length (varint) and escapes, if any | the same of exceptions | states | words
 
 States: a 4-bit exponent e per lane, then 24 + e bits per lane below its leading one. Words: 16 bits, little endian,
 the one that is read first stands last. The lanes that do not start from words of their own segment start from a
@@ -28,9 +28,9 @@ from .tables import ESCAPE, Tables
 LARGEST_SYMBOL = (1 << 31) - 1
 # A lane that starts inside the stream holds two words below bit 32: 2^32 <= state < 2^33.
 START_BITS = 32
-HAS_ESCAPES, CARRIES = 0x20, 0x40
+HAS_ESCAPES, CARRIES, HAS_EXCEPTIONS = 0x20, 0x40, 0x80
 TALLY = 16  # symbols whose bits are added up together when lanes are chosen
-# Rows that are coded at once: enough to amortise a call, few enough to stay in the cache and to bound memory.
+# Symbols coded at once: enough to amortise a call, few enough to stay in the cache.
 BLOCK = 1 << 16
 
 
@@ -43,11 +43,12 @@ def encode(
     """
     entries = torch.empty_like(symbols)
     bits = torch.empty(len(symbols), dtype=torch.float64)
-    escapes = [b""] * len(symbols)
+    outside: list[tuple[bytes, bytes]] = []
     groups: dict[Lanes, list[int]] = defaultdict(list)
     for sample in range(len(symbols)):
-        tail, escapes[sample] = _find_entries(symbols[sample], index[sample], tables, entries[sample])
-        bits[sample] = tail[-1] + 8 * len(escapes[sample])
+        tail, *lists = _find_entries(symbols[sample], index[sample], tables, entries[sample])
+        outside.append((lists[0], lists[1]))
+        bits[sample] = tail[-1] + 8 * sum(map(len, lists))
         groups[choose_lanes(lambda k, tail=tail: float(tail[-1 if k == len(symbols[0]) else k // TALLY]), symbols.shape[1])].append(sample)
     segments = [b""] * len(symbols)
     for lanes, members in groups.items():
@@ -60,38 +61,59 @@ def encode(
                 following[sample] = following[sample][: -4 * lanes.first]
         bodies = _encode_group(chosen, sizes, lanes, tables, torch.from_numpy(start).to(symbols.device))
         for sample, carry, body in zip(members, carries, bodies, strict=True):
-            segments[sample] = _head(lanes, escapes[sample], carry) + body
+            segments[sample] = _head(lanes, *outside[sample], carry) + body
     return segments, bits
 
 
-def _head(lanes: Lanes, escapes: bytes, carry: bool) -> bytes:
-    head = bytes([SHAPES.index((lanes.first, lanes.doublings)) | (HAS_ESCAPES if escapes else 0) | (CARRIES if carry else 0)])
+def _head(lanes: Lanes, escapes: bytes, exceptions: bytes, carry: bool) -> bytes:
+    code = SHAPES.index((lanes.first, lanes.doublings)) | (CARRIES if carry else 0)
+    head = bytes([code | (HAS_ESCAPES if escapes else 0) | (HAS_EXCEPTIONS if exceptions else 0)])
     if lanes.doublings:
         head += bytes([lanes.startup])
-    return head + varint.write(len(escapes)) + escapes if escapes else head
+    return head + b"".join(varint.write(len(part)) + part for part in (escapes, exceptions) if part)
 
 
-def _find_entries(symbols: Tensor, index: Tensor, tables: Tables, out: Tensor) -> tuple[np.ndarray, bytes]:
+def _find_entries(symbols: Tensor, index: Tensor, tables: Tables, out: Tensor) -> tuple[np.ndarray, bytes, bytes]:
     """Where one sample's symbols (n,) stand in the tables -> `out`.
 
-    Returns the ideal bits of the last TALLY * k symbols by k (the last entry: of all), and the escapes' bytes.
+    Returns the ideal bits of the last TALLY * k symbols by k (the last entry: of all), and the bytes of
+    escapes and exceptions.
     """
     shift, first, last = (table.index_select(0, index) for table in tables.span)
     torch.add(symbols, shift, out=out)
     # A symbol near 2^31 may wrap around; it then lands outside its table all the same, or did lie within.
     inside = out.ge(first).logical_and_(out.lt(last))
-    outside = b""
+    escapes = exceptions = b""
     if not bool(inside.all()):
-        outer = ~inside
-        values = symbols[outer].long() - tables.offset.index_select(0, index[outer])
-        outside = b"".join(map(varint.write_signed, values.tolist()))
-        out[outer] = last[outer]
+        place = (~inside).nonzero().flatten()
+        choice = tables.open.index_select(0, index[place])
+        values = symbols[place].long() - tables.offset.index_select(0, index[place])
+        escapes = b"".join(map(varint.write_signed, values[choice].tolist()))
+        exceptions = _write_exceptions(place[~choice].tolist(), values[~choice].tolist())
+        out[place] = torch.where(choice, last[place], first[place])
     cost = tables.cost.index_select(0, out)
     whole = len(cost) // TALLY * TALLY
     blocks = cost[len(cost) - whole :].view(-1, TALLY).sum(1).flip(0).double()
     rest = cost[: len(cost) - whole].sum().double().view(1)
     tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
-    return tail, outside
+    return tail, escapes, exceptions
+
+
+def _write_exceptions(places: list[int], values: list[int]) -> bytes:
+    """Pairs of the distance to the one before and the value."""
+    gaps = (b - a for a, b in itertools.pairwise([0, *places]))
+    return b"".join(varint.write(gap) + varint.write_signed(value) for gap, value in zip(gaps, values, strict=True))
+
+
+def _read_exceptions(data: bytes) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    place = position = 0
+    while position < len(data):
+        gap, position = varint.read(data, position)
+        value, position = varint.read(data, position)
+        place += gap
+        found.append((place, varint.signed(value)))
+    return found
 
 
 class _Pieces:
@@ -132,14 +154,27 @@ def _encode_group(entries: Tensor, sizes: list[int], lanes: Lanes, tables: Table
         while rows > 0:
             count = min(rows, max(1, BLOCK // (width * batch)))
             block = pieces.read(place - count * width, place).reshape(batch, count, width)
+            rows -= count
+            place -= count * width
+            block = _with_choice(block, tables.open_entry)[0]
+            if block.shape[1] == 0:
+                continue
             state, before, emits = encode_rows(state, block, tables.frequency, tables.start)
             emits = emits.bool()
             for sample, stack in enumerate(stacks):
                 stack.append((before[:, sample][emits[:, sample]] & 65535).cpu().numpy().astype("<u2"))
-            rows -= count
-            place -= count * width
     states = state.flip(1).cpu().numpy()
     return [_pack_states(s) + b"".join(p.tobytes() for p in stack) for s, stack in zip(states, stacks, strict=True)]
+
+
+def _with_choice(block: Tensor, is_open: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The rows of a block (B, R, L) in which there is anything to code, and which they are (None: all)."""
+    rows = is_open[block[:, :, 0].long()].any(0)  # lane 0 tells most; the others are asked where it is closed
+    closed = (~rows).nonzero().flatten()
+    rows[closed] = is_open[block[:, closed].long()].any(2).any(0)
+    if bool(rows.all()):
+        return block, None
+    return block[:, rows], rows
 
 
 def _start_lanes(stacks: list[list[np.ndarray]], count: int) -> Tensor:
@@ -196,10 +231,13 @@ class Decoder:
         self.left = len(sizes)
         self.carried: list[bytes] | None = None
         self.escapes: list[list[int]] = []
+        self.exceptions: list[list[tuple[int, int]]] = []
+        self.place = 0  # symbols of a sample so far
         bodies: dict[Lanes, list[tuple[int, bytes, bool]]] = defaultdict(list)
         for sample, data in enumerate(segments):
-            lanes, escapes, body, carries = _split(data)
+            lanes, escapes, exceptions, body, carries = _split(data)
             self.escapes.append(escapes)
+            self.exceptions.append(exceptions)
             bodies[lanes].append((sample, body, carries))
         self.groups = [_Group(members, sizes, lanes, tables) for lanes, members in bodies.items()]
 
@@ -220,13 +258,27 @@ class Decoder:
                 if int(found.abs().max()) > LARGEST_SYMBOL:
                     raise StreamError("damaged stream: a symbol beyond 31 bits")
                 symbols[sample, escaped] = found.to(symbols.dtype)
+            self._except(symbols[sample], index[sample], self.exceptions[sample])
+        self.place += index.shape[1]
         self.left -= 1
         if self.left == 0:
             self.carried = self._finish()
         return symbols
 
+    def _except(self, symbols: Tensor, index: Tensor, exceptions: list[tuple[int, int]]) -> None:
+        """Put the exceptions that fall into this chunk in their places, and take them off the list."""
+        count = bisect.bisect_left(exceptions, (self.place + len(symbols),))
+        if count:
+            place, value = torch.tensor(exceptions[:count], device=index.device).unbind(1)
+            del exceptions[:count]
+            tables = index[place - self.place]
+            found = value + self.tables.offset[tables]
+            if bool(self.tables.open[tables].any()) or int(found.abs().max()) > LARGEST_SYMBOL:
+                raise StreamError("damaged stream: an exception where none can be")
+            symbols[place - self.place] = found.to(symbols.dtype)
+
     def _finish(self) -> list[bytes]:
-        if any(self.escapes):
+        if any(self.escapes) or any(self.exceptions):
             raise StreamError("damaged stream: escapes are left over")
         carried = [b""] * self.batch
         for group in self.groups:
@@ -235,25 +287,28 @@ class Decoder:
         return carried
 
 
-def _split(data: bytes) -> tuple[Lanes, list[int], bytes, bool]:
-    """-> lanes, escapes, the rest, and whether the segment carries."""
+def _split(data: bytes) -> tuple[Lanes, list[int], list[tuple[int, int]], bytes, bool]:
+    """-> lanes, escapes, exceptions, the rest, and whether the segment carries."""
     if not data:
         raise StreamError("stream cut short: an empty segment")
     code, position = data[0], 1
-    if code & 31 >= len(SHAPES) or code >> 7:
+    if code & 31 >= len(SHAPES):
         raise StreamError(f"damaged stream: a segment that starts with {code}")
     first, doublings = SHAPES[code & 31]
     startup = 0
     if doublings:
         startup, position = varint.read(data, position, MAX_STARTUP)
-    escapes: list[int] = []
-    if code & HAS_ESCAPES:
-        size, position = varint.read(data, position, len(data))
-        if position + size > len(data):
-            raise StreamError("stream cut short: it ends inside the escapes")
-        escapes = varint.read_all_signed(data[position : position + size])
+    lists = []
+    for flag in (HAS_ESCAPES, HAS_EXCEPTIONS):
+        size = 0
+        if code & flag:
+            size, position = varint.read(data, position, len(data))
+            if position + size > len(data):
+                raise StreamError("stream cut short: it ends inside the escapes")
+        lists.append(data[position : position + size])
         position += size
-    return Lanes(first, doublings, startup), escapes, data[position:], bool(code & CARRIES)
+    lanes = Lanes(first, doublings, startup)
+    return lanes, varint.read_all_signed(lists[0]), _read_exceptions(lists[1]), data[position:], bool(code & CARRIES)
 
 
 class _Group:
@@ -301,10 +356,18 @@ class _Group:
                 count = min(rows, max(1, BLOCK // (run.width * len(own))))
                 end = place + count * run.width
                 block = pieces.read(place, end).reshape(len(own), count, run.width)
-                self.state, hits, self.top = decode_rows(self.state, block, self.tables.packed, self.words, self.top)
-                if bool((self.top < self.floor).any()):
-                    raise StreamError("stream cut short: the coder asked for more words than there are")
-                found = self.tables.owner.index_select(0, hits.view(-1)).view(len(own), -1)
+                coded, chosen = _with_choice(block, self.tables.open)
+                found = self.tables.offset.index_select(0, block.reshape(-1)).to(out.dtype) if chosen is not None else block
+                if coded.shape[1]:
+                    self.state, hits, self.top = decode_rows(self.state, coded, self.tables.packed, self.words, self.top)
+                    if bool((self.top < self.floor).any()):
+                        raise StreamError("stream cut short: the coder asked for more words than there are")
+                    read = self.tables.owner.index_select(0, hits.view(-1))
+                    if chosen is None:
+                        found = read
+                    else:
+                        found.view(block.shape)[:, chosen] = read.view(coded.shape)
+                found = found.view(len(own), -1)
                 skip = max(0, chunk.padding - place)
                 if own is index:
                     out[:, max(0, place - chunk.padding) : end - chunk.padding] = found[:, skip:]

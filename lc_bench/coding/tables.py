@@ -51,7 +51,8 @@ def quantise_pmf(pmf: np.ndarray) -> np.ndarray:
 class Tables:
     """Tables laid end to end. Symbol s of table t is entry base[t] + s - offset[t]; its escape is entry base[t] + count[t] - 1.
 
-    A last table, `certain`, holds one symbol of probability 1, which pads rows at no cost.
+    A table of one entry is certain of its symbol: that costs nothing and takes no step, and another symbol in its place is
+    an exception, written with its position. A last such table, `certain`, pads rows.
     """
 
     frequency: Tensor  # (E,) int64
@@ -99,7 +100,7 @@ class Tables:
         """(T * 2^16,) int32: the symbol that owns a slot, or ESCAPE."""
         table = torch.repeat_interleave(torch.arange(len(self.base), device=self.base.device), self.count)
         symbol = torch.arange(len(self.frequency), device=self.base.device) - self.base[table] + self.offset[table]
-        symbol[self.base[:-1] + self.count[:-1] - 1] = ESCAPE
+        symbol[(self.base + self.count - 1)[self.count > 1]] = ESCAPE
         return symbol.to(torch.int32).repeat_interleave(self.frequency)
 
     @cached_property
@@ -109,9 +110,20 @@ class Tables:
 
     @cached_property
     def span(self) -> tuple[Tensor, Tensor, Tensor]:
-        """By table, int32: what to add to a symbol to get its entry, the first entry, and the last one, the escape."""
-        first = self.base.to(torch.int32)
-        return first - self.offset.to(torch.int32), first, first + self.count.to(torch.int32) - 1
+        """By table, int32: what to add to a symbol to get its entry, the first entry, and the end of those that are symbols
+        (the escape, but for a certain table)."""
+        first, count = self.base.to(torch.int32), self.count.to(torch.int32)
+        return first - self.offset.to(torch.int32), first, first + torch.where(count > 1, count - 1, count)
+
+    @cached_property
+    def open(self) -> Tensor:
+        """(T,) bool: tables with a choice; the others take no step of the coder."""
+        return self.count > 1
+
+    @cached_property
+    def open_entry(self) -> Tensor:
+        """(E,) bool: entries of tables with a choice."""
+        return self.frequency < TOTAL
 
     def to(self, device: torch.device) -> Tables:
         if self.base.device == device:

@@ -39,5 +39,10 @@ def read_all_signed(data: bytes) -> list[int]:
     position = 0
     while position < len(data):
         value, position = read(data, position)
-        values.append(value >> 1 if value % 2 == 0 else -(value >> 1) - 1)
+        values.append(signed(value))
     return values
+
+
+def signed(value: int) -> int:
+    """What `write_signed` wrote as this number."""
+    return value >> 1 if value % 2 == 0 else -(value >> 1) - 1

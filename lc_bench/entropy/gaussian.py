@@ -49,7 +49,9 @@ class GaussianPrior(nn.Module):
         symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
         pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
         pmf[np.arange(self.levels), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
-        return Tables.from_pmf(pmf, 2 * reach + 2, -reach)
+        # At the smallest scale anything but 0 has a probability of 5e-6, less than a table can say: 0 is certain there.
+        pmf[0, 0], reach[0] = 1.0, 0
+        return Tables.from_pmf(pmf, np.where(np.arange(self.levels) > 0, 2 * reach + 2, 1), -reach)
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,10 @@ class Gaussian:
         return likelihood_to_bits(0.5 * (upper - lower))
 
     def index(self, shape: torch.Size) -> Tensor:
-        if bool(self.scale.max().isnan()):
-            raise UserError("a model's scales are NaN: its weights are broken, or its hyper-latent is out of all bounds")
-        position = self.scale.clamp(self.family.scale_min, self.family.scale_max).log_()
-        position.sub_(math.log(self.family.scale_min)).div_(self.family.step)
-        return position.add_(0.5).to(torch.int32).expand(shape)
+        out = torch.empty(self.scale.shape, dtype=torch.int32, device=self.scale.device)
+        for scale, index in zip(self.scale, out, strict=True):  # one sample stays in the cache, a batch does not
+            if bool(scale.max().isnan()):
+                raise UserError("a model's scales are NaN: its weights are broken, or its hyper-latent is out of all bounds")
+            position = scale.clamp(self.family.scale_min, self.family.scale_max).log_()
+            index.copy_(position.sub_(math.log(self.family.scale_min)).div_(self.family.step).add_(0.5))
+        return out.expand(shape)

@@ -23,7 +23,8 @@ TABLES = GaussianPrior().make_tables()
 
 def scalar_decode(data: bytes, index: list[int], sizes: list[int], tables: Tables) -> list[int]:
     """One sample, one symbol at a time, straight from the description of the format."""
-    lanes, escapes, body, carries = segment._split(data)
+    lanes, escapes, exceptions, body, carries = segment._split(data)
+    unusual = dict(exceptions)
     assert not carries
     frequency, start = tables.frequency.tolist(), tables.start.tolist()
     base, count, offset = tables.base.tolist(), tables.count.tolist(), tables.offset.tolist()
@@ -49,6 +50,10 @@ def scalar_decode(data: bytes, index: list[int], sizes: list[int], tables: Table
                         skip -= 1
                         continue
                     table, slot = index[position], states[lane] & 0xFFFF
+                    if count[table] == 1:
+                        symbols.append(unusual.pop(position, 0) + offset[table])
+                        position += 1
+                        continue
                     entries = range(base[table], base[table] + count[table])
                     entry = next(e for e in entries if start[e] <= slot < start[e] + frequency[e])
                     states[lane] = (states[lane] >> 16) * frequency[entry] + slot - start[entry]
@@ -63,6 +68,7 @@ def scalar_decode(data: bytes, index: list[int], sizes: list[int], tables: Table
             stack += [state >> 16 & 0xFFFF, state & 0xFFFF]
     assert set(states) == {1 << 24}
     assert not any(stack)
+    assert not unusual
     return symbols
 
 
@@ -103,9 +109,11 @@ def test_every_shape_of_lanes(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(torch.cat([decoder.next(index[:, :100]), decoder.next(index[:, 100:])], 1), symbols)
 
 
-def test_symbols_far_outside_their_table_are_kept() -> None:
+@pytest.mark.parametrize("table", [0, 1])
+def test_symbols_far_outside_their_table_are_kept(table: int) -> None:
+    """As exceptions from a table that is certain, as escapes from the others."""
     symbols = torch.tensor([[0, 2**31 - 1, -(2**31) + 1, 5, -70000]], dtype=torch.int32)
-    index = torch.zeros_like(symbols)
+    index = torch.full_like(symbols, table)
     data, bits = segment.encode(symbols, index, [5], TABLES)
     decoder = segment.Decoder(data, [5], TABLES)
     assert torch.equal(decoder.next(index), symbols)
@@ -116,6 +124,18 @@ def arithmetic(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Symbols and tables that no random generator can change; some symbols are escapes."""
     i = torch.arange(count, dtype=torch.int64)
     return (i * 7919 % 11 - 5).to(torch.int32)[None], (20 + i * 7 % 30).to(torch.int32)[None]
+
+
+def test_certain_symbols_cost_nothing_and_exceptions_are_kept() -> None:
+    symbols, index = torch.zeros(2, 400_000, dtype=torch.int32), torch.zeros(2, 400_000, dtype=torch.int32)
+    symbols[1, [0, 77, 399_999]] = torch.tensor([3, -1, 1], dtype=torch.int32)
+    index[1, 100:200] = 30
+    symbols[1, 100:200] = 2
+    data, _ = segment.encode(symbols, index, [100_000, 300_000], TABLES)
+    assert len(data[0]) <= 5
+    decoder = segment.Decoder(data, [100_000, 300_000], TABLES)
+    assert torch.equal(torch.cat([decoder.next(part) for part in index.split([100_000, 300_000], 1)], 1), symbols)
+    assert scalar_decode(data[1], index[1].tolist(), [100_000, 300_000], TABLES) == symbols[1].tolist()
 
 
 def test_golden_words_fix_the_format() -> None:
