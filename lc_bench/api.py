@@ -18,14 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from .bench.learned import run_model
-from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, make, qualities_of
+from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
 from .errors import UserError
 from .models import TransformCode, weights
 from .ops.paths import cache_dir
 
 
-def build(name: str, quality: int = DEFAULT_QUALITY, seed: int = 0, **overrides: Any) -> TransformCode:
-    """An untrained model in evaluation mode; overrides are keys of its YAML, such as N=16."""
+def build(name: str, quality: float = DEFAULT_QUALITY, seed: int = 0, **overrides: Any) -> TransformCode:
+    """An untrained model in evaluation mode; overrides are keys of its YAML, such as N=16.
+
+    quality: of a model of variable rate, where `model.level` starts; quality 1 is level 0.
+    """
     check_choice("model", name)
     known = compose(f"model={name}").model
     for key in overrides:
@@ -44,11 +47,14 @@ def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
     resolved = OmegaConf.to_container(cfg.model.net, resolve=True)
     model.name = cfg.model.name
     model.architecture = OmegaConf.to_yaml(OmegaConf.create({"name": cfg.model.name, "net": resolved}), sort_keys=True)
+    if is_variable(cfg):
+        model.level = cfg.quality - 1
+    model.stage = cfg.model.get("stage", 2)
     model.reference_names = {str(k): str(v) for k, v in (cfg.model.get("reference_names") or {}).items()}
     return model.eval()
 
 
-def load(name: str, quality: int = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str = "mse", **overrides: Any) -> TransformCode:
+def load(name: str, quality: float = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str = "mse", **overrides: Any) -> TransformCode:
     """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path."""
     check_choice("rate", metric)
     model = build(name, quality, **overrides)
@@ -56,7 +62,7 @@ def load(name: str, quality: int = DEFAULT_QUALITY, weights: str | Path = "auto"
     return model
 
 
-def load_from(cfg: DictConfig, quality: int) -> TransformCode:
+def load_from(cfg: DictConfig, quality: float) -> TransformCode:
     """The model of a composed configuration at that quality, with the weights that it asks for."""
     chosen = at_quality(cfg, quality)
     model = build_from(chosen, cfg.seed)
@@ -64,9 +70,9 @@ def load_from(cfg: DictConfig, quality: int) -> TransformCode:
     return model
 
 
-def qualities_for(cfg: DictConfig) -> list[int]:
-    """The qualities to run. A file of weights has one: quality=all means that one, another is a UserError."""
-    if str(cfg.weights) in ("auto", "none"):
+def qualities_for(cfg: DictConfig) -> list[float]:
+    """The qualities to run. A file of weights has one, unless its model is of variable rate: another is a UserError."""
+    if str(cfg.weights) in ("auto", "none") or is_variable(cfg):
         return qualities_of(cfg)
     trained = weights.read_metadata(Path(cfg.weights).expanduser()).get("quality")
     if cfg.quality == "all":
@@ -94,7 +100,7 @@ def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> N
             raise UserError(f"rate={metric}: weights={source} was trained for {trained}; use rate={trained}")
         model.weights_note = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
         return
-    shipped = weights.SHIPPED / f"{name}-{metric}-{quality}.safetensors"
+    shipped = weights.SHIPPED / (f"{name}-{metric}" + ("" if is_variable(cfg) else f"-{quality}") + ".safetensors")
     if shipped.is_file():
         weights.load_file(model, shipped)
         model.weights_note = "shipped"
@@ -114,9 +120,12 @@ def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> N
     model.weights_note = "reference state"
 
 
-def compress(model: TransformCode, x: Tensor) -> list[bytes]:
-    """x (B, C, H, W) in [0, 1], any size -> B self-describing streams."""
-    return model.encode(x).streams
+def compress(model: TransformCode, x: Tensor, level: float | None = None) -> list[bytes]:
+    """x (B, C, H, W) in [0, 1], any size -> B self-describing streams.
+
+    level: of a model of variable rate, 0 to 7 and everything between; None is the quality that it was loaded with.
+    """
+    return model.encode(x, level=level).streams
 
 
 def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
@@ -133,4 +142,4 @@ def benchmark(model: TransformCode, data: str = "samples", images: int | None = 
     source = make(compose(f"data={data}", *(f"data.{k}={v}" for k, v in keys.items())).data)
     receiver = copy.deepcopy(model)
     label = model.name if model.weights_note in ("published", "shipped") else f"{model.name} ({model.weights_note})"
-    return pd.DataFrame(run_model(model, receiver, source, label, level=0, images=images))
+    return pd.DataFrame(run_model(model, receiver, source, label, level=model.level + 1 if model.variable else 0, images=images))

@@ -1,7 +1,8 @@
 """Configuration: where the YAML files are, what they may compute, and what a wrong choice says.
 
-YAML wires, Python computes: besides Hydra's own interpolation there are two resolvers: `${by_quality:a,b,...}`
-picks the entry of the chosen quality (1 is the first), `${scaled:n,a,b}` is n * a // b.
+YAML wires, Python computes: besides Hydra's own interpolation there are four resolvers. `${by_quality:a,b,...}` picks the
+entry of the chosen quality (1 is the first; of a model of variable rate the last), `${by_level:a,b,...}` does too, but gives
+a model of variable rate the whole list; `${scaled:n,a,b}` is n * a // b, `${sum:a,b,...}` adds.
 """
 
 from __future__ import annotations
@@ -26,8 +27,15 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def is_variable(cfg: DictConfig) -> bool:
+    """Whether the model has levels, and is not in its first stage of training, which is of one rate."""
+    return bool(cfg.model.get("levels")) and cfg.model.get("stage") != 1
+
+
 def _by_quality(*values: Any, _root_: DictConfig) -> Any:
     quality, name = _root_.quality, _root_.model.name
+    if is_variable(_root_):
+        return values[-1]
     allowed = f"{name} has qualities 1..{len(values)}"
     if isinstance(quality, bool) or not isinstance(quality, int):
         raise UserError(f"quality={quality}: one is needed here; {allowed}")
@@ -36,7 +44,13 @@ def _by_quality(*values: Any, _root_: DictConfig) -> Any:
     return values[quality - 1]
 
 
+def _by_level(*values: Any, _root_: DictConfig) -> Any:
+    return list(values) if is_variable(_root_) else _by_quality(*values, _root_=_root_)
+
+
 OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
+OmegaConf.register_new_resolver("by_level", _by_level, replace=True)
+OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), replace=True)
 OmegaConf.register_new_resolver("scaled", lambda n, times, over: int(n) * int(times) // int(over), replace=True)
 
 
@@ -124,21 +138,24 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> UserError:
     return unknown(key, "...", sorted({*map(str, inside or {}), *([] if parent else groups)}))
 
 
-def qualities_of(cfg: DictConfig) -> list[int]:
-    """The qualities to run: `quality` is a number, a list, or `all`."""
+def qualities_of(cfg: DictConfig) -> list[float]:
+    """The qualities to run: `quality` is a number, a list, or `all`. A model of variable rate also has those between."""
     quality = cfg.quality
     count = int(cfg.model.qualities)
     listed = list(range(1, count + 1)) if quality == "all" else quality
-    listed = [listed] if isinstance(listed, int) else listed
+    listed = [listed] if isinstance(listed, int | float) else listed
     if (not OmegaConf.is_list(listed) and not isinstance(listed, list)) or not listed:
         raise UserError(f"quality={quality}: give one of 1..{count}, a list such as quality=[1,3], or all")
+    between = is_variable(cfg)
     for q in listed:
+        if between and isinstance(q, float) and 1 <= q <= count:
+            continue
         if isinstance(q, bool) or not isinstance(q, int) or not 1 <= q <= count:
             raise UserError(f"quality={q}: {cfg.model.name} has qualities 1..{count}. Each is one published operating point")
     return list(listed)
 
 
-def at_quality(cfg: DictConfig, quality: int) -> DictConfig:
+def at_quality(cfg: DictConfig, quality: float) -> DictConfig:
     """A copy of the configuration in which `quality` is that number."""
     copy = cfg.copy()
     copy.quality = quality

@@ -17,20 +17,35 @@ from .losses import Terms
 from .models import TransformCode
 
 MEDIAN_EVERY = 100  # steps, when training with rounding
+
+
+def hold_then_decay(optimizer: torch.optim.Optimizer, steps: int, decay: int, warmup: int = 0) -> torch.optim.lr_scheduler.LRScheduler:
+    """Linear warm-up, a constant rate, and over the last `decay` of `steps` a straight line to (almost) zero.
+
+    A run that is to go on longer resumes from a checkpoint before its decay, with more steps: nothing else changes.
+    """
+
+    def factor(step: int) -> float:
+        return min(1.0, (step + 1) / (warmup + 1), max(0.0, steps - step) / decay)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 class Task(pl.LightningModule):
-    """loss: takes (x, x_hat, bits, units) and returns Terms. One optimiser: medians and tables need none."""
+    """loss: takes (x, x_hat, bits, units, level) and returns Terms. One optimiser: medians and tables need none."""
 
     def __init__(
         self,
         model: TransformCode,
-        loss: Callable[[Tensor, Tensor, dict[str, Tensor], int], Terms],
+        loss: Callable[..., Terms],
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         seed: int = 0,
+        quantiser: str = "noise",
         round_from: int | None = None,
         output: str = ".",
     ) -> None:
@@ -40,6 +55,7 @@ class Task(pl.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.seed = seed
+        self.quantiser = quantiser
         self.round_from = round_from  # step from which rounding replaces noise
         self.output = Path(output)
 
@@ -53,8 +69,8 @@ class Task(pl.LightningModule):
         # The noise of a step depends on its number, not on what ran before: a resumed run draws the same.
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
         late = self.round_from is not None and self.global_step >= self.round_from
-        self.model.quantiser = "round" if late else "noise"
-        if late and self.global_step % MEDIAN_EVERY == 0:
+        self.model.quantiser = "round" if late else self.quantiser
+        if self.model.quantiser != "noise" and self.global_step % MEDIAN_EVERY == 0:
             self.update_medians()
         self._batch = batch
 
@@ -86,8 +102,18 @@ class Task(pl.LightningModule):
             self.log(f"val/{name}", getattr(terms, name), batch_size=len(batch.x), sync_dist=True, prog_bar=name == "loss")
 
     def _terms(self, batch: Batch) -> Terms:
-        out = self.model(batch.x)
-        return self.loss(batch.x, out.x_hat, out.bits, batch.units)
+        level = self._levels(batch)
+        out = self.model(batch.x, level)
+        return self.loss(batch.x, out.x_hat, out.bits, batch.units, level)
+
+    def _levels(self, batch: Batch) -> Tensor | None:
+        """For a model of variable rate: a level for each sample, drawn evenly in training, the middle one in validation."""
+        if self.model.ladder is None or not self.model.variable:
+            return None
+        highest = self.model.ladder.levels - 1
+        if not self.training:
+            return batch.x.new_full((len(batch.x),), highest / 2)
+        return highest * torch.rand(len(batch.x)).to(batch.x)
 
     def _stop_at(self, batch: Batch, what: str) -> None:
         """Keep the batch that broke the loss, and end with its names."""

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from lc_bench.config import compose
+
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("LC_BENCH_SHARED") or ROOT.parent / "shared")
 MODELS = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
 SMALL = {"N": 8, "M": 12}
+FURTHER = {"psi": 8, "groups": "[2,4,6]"}  # of some models
+
+
+@functools.cache
+def small(name: str) -> dict[str, object]:
+    """Overrides that make a model of conf/model small; each takes the keys that it has."""
+    keys = compose(f"model={name}").model
+    return {k: v for k, v in {**SMALL, **FURTHER}.items() if k in keys}
+
 
 torch.set_num_threads(1)  # two test processes on two cores
 

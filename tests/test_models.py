@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, SMALL
+from conftest import MODELS, SMALL, small
 from PIL import Image
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ from lc_bench.report.records import read_records
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest) -> TransformCode:
-    built = lc_bench.build(request.param, **SMALL)
+    built = lc_bench.build(request.param, **small(request.param))
     widen(built)
     return built
 
@@ -39,8 +39,9 @@ def test_every_quality_composes() -> None:
     for name in MODELS:
         for quality in range(1, compose(f"model={name}").model.qualities + 1):
             cfg = compose(f"model={name}", f"quality={quality}")
-            assert cfg.model.N > 0
-            assert cfg.rate.lmbda > 0
+            lmbdas = cfg.rate.lmbda if cfg.model.get("levels") else [cfg.rate.lmbda]
+            assert cfg.model.M > 0
+            assert all(lmbda > 0 for lmbda in lmbdas)
 
 
 def test_training_step_moves_every_parameter(model: TransformCode, image: Tensor) -> None:
@@ -56,7 +57,7 @@ def test_training_step_moves_every_parameter(model: TransformCode, image: Tensor
 
 def test_round_trip_in_bytes(model: TransformCode, image: Tensor) -> None:
     sender = model.encode(image)
-    receiver = lc_bench.build(model.name, **SMALL)
+    receiver = lc_bench.build(model.name, **small(model.name))
     receiver.load_state_dict(model.state_dict())
     x_hat, latents = receiver.decode(sender.streams)
     assert x_hat.shape == image.shape
@@ -109,7 +110,7 @@ def test_any_size(model: TransformCode) -> None:
 
 def test_streams_of_others_are_refused(model: TransformCode, image: Tensor) -> None:
     stream = lc_bench.compress(model, image[:1])[0]
-    other = lc_bench.build(model.name, **SMALL, seed=5)
+    other = lc_bench.build(model.name, **small(model.name), seed=5)
     with pytest.raises(StreamError, match="other weights"):
         lc_bench.decompress(other, [stream])
     another = lc_bench.build("mbt2018-mean" if model.name != "mbt2018-mean" else "mbt2018", **SMALL)

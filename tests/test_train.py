@@ -94,8 +94,8 @@ def test_nan_stops_with_the_batch_that_caused_it(where: str, photos: Path, tmp_p
     class Failing(RateDistortion):
         steps = 0
 
-        def forward(self, x, x_hat, bits, units):  # type: ignore[no-untyped-def]
-            terms = super().forward(x, x_hat, bits, units)
+        def forward(self, x, x_hat, bits, units, level=None):  # type: ignore[no-untyped-def]
+            terms = super().forward(x, x_hat, bits, units, level)
             self.steps += 1
             if self.steps == 6:
                 names.extend(sorted(map(str, x.flatten(1).sum(1).tolist())))

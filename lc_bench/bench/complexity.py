@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..coding.tapes import RateTape
+from ..coding.tapes import RateTape, Rung
 from ..models import TransformCode
 
 
 class _CountingTape(RateTape):
     """Sender's networks count for the encoder, exact ones for both sides."""
 
-    def __init__(self) -> None:
-        super().__init__(training=True)
+    def __init__(self, rung: Rung) -> None:
+        super().__init__(training=True, rung=rung)
         self.encoder = self.both = 0
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
@@ -55,9 +55,11 @@ def complexity(model: TransformCode, size: int = 256) -> dict[str, float]:
     """kMACs per pixel of encoder and decoder (analysis, side information, context; synthesis), and parameters."""
     meta = copy.deepcopy(model).to("meta")
     x = torch.empty(1, model.channels, size, size, device="meta")
-    tape = _CountingTape()
+    tell = model.ladder is not None and model.ladder.tell
+    rung = Rung({}, torch.zeros(1, device="meta") if tell else None)
+    tape = _CountingTape(rung)
     y_hat = meta.codec(tape, tape.side(meta.g_a, x))
-    _, synthesis = _count(meta.g_s, y_hat)
+    _, synthesis = _count(meta.g_s, rung.tell(y_hat))
     scale = 1e3 * size * size
     return {
         "encoder_kmacs_px": (tape.encoder + tape.both) / scale,

@@ -7,7 +7,6 @@ Autoregressive context: Minnen et al. 2018, arXiv 1809.02736. A schedule is a li
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..coding.tapes import RateTape, Tape
@@ -31,14 +30,21 @@ def raster_wavefront(height: int, width: int, reach: int) -> list[Tensor]:
 class Context(nn.Module):
     """Gaussians for y (B, C, H, W) from hyper-parameters psi (B, P, H, W) and the causal neighbourhood of each cell.
 
-    context: MaskedConv2d C -> Q; parameters: 1x1 network P + Q -> 2 C, scales before means.
+    context: MaskedConv2d C -> Q; parameters: 1x1 network P + Q -> 2 C, scales before means; level: in a model of variable
+    rate, a network from 1 / step (B, 1) to (B, Q), added to the context.
     """
 
-    def __init__(self, context: nn.Module, parameters: nn.Module, prior: GaussianPrior) -> None:
+    def __init__(self, context: nn.Module, parameters: nn.Module, prior: GaussianPrior, level: nn.Module | None = None) -> None:
         super().__init__()
+        self.level = level
         self.context = context
         self.parameters_net = parameters
         self.prior = prior
+
+    def sizes(self, shape: torch.Size) -> list[int]:
+        """Symbols per sample of each chunk."""
+        _, channels, height, width = shape
+        return [channels * len(cells) for cells in raster_wavefront(height, width, self.context.kernel_size[0] // 2)]  # type: ignore[index,operator]
 
     def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
         if isinstance(tape, RateTape) and tape.parallel:
@@ -55,16 +61,18 @@ class Context(nn.Module):
         batch, channels, height, width = y.shape
         reach = context.kernel_size[0] // 2
         padded_width = width + 2 * reach
+        bias = context.bias
+        if self.level is not None and "y" in tape.rung.steps:
+            bias = bias + tape.exact(self.level)(1 / tape.rung.steps["y"][:, None])[:, None]
         y_hat = psi.new_zeros(batch, (height + 2 * reach) * padded_width, channels)
         offsets = (context.taps[:, 0] * padded_width + context.taps[:, 1]).to(y.device)
         weight = context.tap_weight()
         steps = [cells.to(y.device) for cells in raster_wavefront(height, width, reach)]
-        tape.begin("y", [channels * len(cells) for cells in steps])
         for cells in steps:
             row, column = cells.unbind(1)
             corner = row * padded_width + column
             window = y_hat[:, (corner[:, None] + offsets).flatten()].view(batch, len(cells), -1)
-            phi = F.linear(window, weight.T, context.bias).transpose(1, 2)
+            phi = (window @ weight + bias).transpose(1, 2)
             theta = parameters(torch.cat([psi[:, :, row, column], phi], 1).unsqueeze(3)).squeeze(3)
             coded = tape.code("y", y[:, :, row, column], self.prior(theta))
             y_hat[:, corner + reach * padded_width + reach] = coded.transpose(1, 2)

@@ -5,6 +5,7 @@ Factorized and scale hyperprior: Ballé et al. 2018, arXiv 1802.01436; mean and 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..coding.tapes import Tape
@@ -30,6 +31,10 @@ class GaussianLatent(nn.Module):
         super().__init__()
         self.prior = prior
 
+    def sizes(self, shape: torch.Size) -> list[int]:
+        """Symbols per sample of each chunk."""
+        return [shape[1:].numel()]
+
     def forward(self, tape: Tape, y: Tensor, parameters: Tensor) -> Tensor:
         return tape.code("y", y, self.prior(parameters))
 
@@ -46,5 +51,6 @@ class Hyperprior(nn.Module):
         self.magnitude = magnitude
 
     def forward(self, tape: Tape, y: Tensor) -> Tensor:
-        z_hat = self.z(tape, tape.side(self.h_a, y.abs() if self.magnitude else y))
-        return self.y(tape, y, tape.exact(self.h_s)(z_hat))
+        z_hat = self.z(tape, tape.side(self.h_a, tape.tell(y.abs() if self.magnitude else y)))
+        tape.begin("y", self.y.sizes(y.shape))  # type: ignore[operator]
+        return self.y(tape, y, tape.exact(self.h_s)(tape.tell(z_hat)))

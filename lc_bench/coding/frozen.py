@@ -52,7 +52,7 @@ class Frozen:
     def __init__(self, model: nn.Module, architecture: bytes) -> None:
         self.fingerprint = fingerprint(model)
         self.device = next(model.parameters()).device
-        self._tables: dict[nn.Module, Tables] = {}
+        self._tables: dict[HasTables, Tables] = {}
         self._exact: dict[nn.Module, nn.Module] = {}
         self._meta: dict[nn.Module, nn.Module] = {}
         sha = hashlib.sha256(weights_digest(model))
@@ -62,7 +62,9 @@ class Frozen:
                 sha.update(self._tables[module].digest())
         self.identity = Identity(hashlib.sha256(architecture).digest()[:1], sha.digest()[:3])
 
-    def tables(self, family: nn.Module) -> Tables:
+    def tables(self, family: HasTables) -> Tables:
+        if family not in self._tables:  # of a step that a level asks for
+            self._tables[family] = family.make_tables().to(self.device)
         return self._tables[family]
 
     def exact(self, net: nn.Module) -> nn.Module:

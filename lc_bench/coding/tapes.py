@@ -7,12 +7,15 @@ are taken from `tape.exact`, so that sender and receiver run the same arithmetic
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import StreamError, UserError
+from ..errors import StreamError, UserError, unknown
+from ..ops.bounds import lower_bound
 from ..ops.quantise import add_noise, round_straight_through
 from . import segment
 from .frozen import Frozen
@@ -22,7 +25,7 @@ class Prior(Protocol):
     """What a tape needs to know of a distribution over a latent of shape (B, ...)."""
 
     @property
-    def family(self) -> nn.Module:
+    def family(self) -> Any:
         """Its tables are Frozen.tables(family)."""
         ...
 
@@ -39,21 +42,80 @@ class Prior(Protocol):
         """Table of every element of a latent of that shape, int32."""
         ...
 
+    def over(self, step: Tensor) -> Any:
+        """The distribution of y / step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One level of a variable-rate model: how coarsely each latent is quantised, and what its networks are told of it.
+
+    steps: widths of the quantiser by latent, (B,) or (1,); sign: (B,) or (1,), or None where networks are told nothing;
+    offsets: by latent, (symbols, scale of y / step, step) -> how far from the middle of its bin a value is restored.
+    """
+
+    steps: Mapping[str, Tensor] = field(default_factory=dict)
+    sign: Tensor | None = None
+    offsets: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = field(default_factory=dict)
+
+    def step(self, name: str, y: Tensor) -> Tensor | None:
+        """Of a shape that broadcasts over y (B, ...)."""
+        return spread(self.steps[name], y) if name in self.steps else None
+
+    def scaled(self, name: str, y: Tensor, prior: Any) -> tuple[Tensor, Any]:
+        """y / step and its prior."""
+        step = self.step(name, y)
+        return (y, prior) if step is None else (y / step, prior.over(step))
+
+    def restored(self, name: str, y_hat: Tensor, prior: Any) -> Tensor:
+        """From quantised y / step, and its prior, to what the networks see."""
+        step = self.step(name, y_hat)
+        if step is None:
+            return y_hat
+        if name in self.offsets:
+            symbols = y_hat if prior.mean is None else y_hat - prior.mean
+            y_hat = y_hat + self.offsets[name](symbols, lower_bound(prior.scale, prior.family.scale_min), step)
+        return y_hat * step
+
+    def tell(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) with the level as one more channel, for networks that act on it."""
+        if self.sign is None:
+            return x
+        return torch.cat([x, spread(self.sign, x).to(x.dtype).expand(x.shape[0], 1, *x.shape[2:])], 1)
+
+
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) or (1,) -> a shape that broadcasts over (B, ...)."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+FIXED = Rung()
+
+QUANTISERS = ("noise", "mixed", "round")
+
 
 class RateTape:
-    """Counts bits. Training: uniform noise (or straight-through rounding); evaluation: rounding as the coder does it."""
+    """Counts bits. Evaluation: rounding as the coder does it. Training: by quantiser,
 
-    def __init__(self, training: bool, quantiser: str = "noise") -> None:
-        if quantiser not in ("noise", "round"):
-            raise UserError(f"quantiser={quantiser}: there are: noise, round")
+    - noise: uniform noise, in what is counted and in what the networks see (Ballé et al. 2017);
+    - mixed: noise in what is counted, straight-through rounding in what the networks see (Minnen and Singh 2020);
+    - round: straight-through rounding in both.
+    """
+
+    def __init__(self, training: bool, quantiser: str = "noise", rung: Rung = FIXED) -> None:
+        if quantiser not in QUANTISERS:
+            raise unknown("quantiser", quantiser, QUANTISERS)
         self.training = training
         self.quantiser = quantiser
+        self.rung = rung
+        self.tell = rung.tell
         self.bits: dict[str, Tensor] = {}  # (B,) by latent
 
     @property
     def parallel(self) -> bool:
         """Whether a context model may see the whole quantised latent at once, before its means are known."""
-        return self.training
+        return self.training and not self.rung.steps
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
         return analysis(y)
@@ -63,9 +125,7 @@ class RateTape:
         return net
 
     def quantise(self, y: Tensor, mean: Tensor | None = None) -> Tensor:
-        if self.training and self.quantiser == "noise":
-            return add_noise(y)
-        return round_straight_through(y, mean)
+        return add_noise(y) if self.training and self.quantiser == "noise" else round_straight_through(y, mean)
 
     def begin(self, name: str, sizes: list[int]) -> None:
         """Announce the number of symbols per sample of each coming chunk; for a latent that is coded in several."""
@@ -76,9 +136,11 @@ class RateTape:
 
     def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
         """y (B, ...) -> y_hat, what the receiver will see."""
+        y, prior = self.rung.scaled(name, y, prior)
         y_hat = self.quantise(y, prior.mean)
-        self.count(name, y_hat, prior)
-        return y_hat
+        mixed = self.training and self.quantiser == "mixed"
+        self.count(name, add_noise(y) if mixed else y_hat, prior)
+        return self.rung.restored(name, y_hat, prior)
 
 
 class _CodingTape:
@@ -87,15 +149,18 @@ class _CodingTape:
     parallel = False
     training = False
 
-    def __init__(self, frozen: Frozen) -> None:
+    def __init__(self, frozen: Frozen, rung: Rung = FIXED) -> None:
         self.frozen = frozen
+        self.rung = rung
+        self.tell = rung.tell
         self.latents: dict[str, list[Tensor]] = {}  # what the receiver sees, chunk by chunk
 
     def exact(self, net: nn.Module) -> Any:
         return self.frozen.exact(net)
 
     def keep(self, name: str, symbols: Tensor, prior: Prior) -> Tensor:
-        y_hat = symbols.double() if prior.mean is None else symbols.double() + prior.mean
+        """prior: over y / step."""
+        y_hat = self.rung.restored(name, symbols.double() if prior.mean is None else symbols.double() + prior.mean, prior)
         self.latents.setdefault(name, []).append(y_hat)
         return y_hat
 
@@ -103,11 +168,11 @@ class _CodingTape:
 class EncodeTape(_CodingTape):
     """Collects symbols and tables in coding order; `segments` writes them."""
 
-    def __init__(self, frozen: Frozen) -> None:
-        super().__init__(frozen)
+    def __init__(self, frozen: Frozen, rung: Rung = FIXED) -> None:
+        super().__init__(frozen, rung)
         self.names: list[str] = []
         self.parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self.families: dict[str, nn.Module] = {}
+        self.families: dict[str, Any] = {}
         self.bits: dict[str, Tensor] = {}  # (B,) ideal bits of the tables, filled by `segments`
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
@@ -117,7 +182,8 @@ class EncodeTape(_CodingTape):
         """The sender learns the sizes as it goes."""
 
     def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
-        centred = y.double() if prior.mean is None else y.double() - prior.mean
+        y, prior = self.rung.scaled(name, y.double(), prior)
+        centred = y if prior.mean is None else y - prior.mean
         rounded = centred.round()
         largest = segment.LARGEST_SYMBOL
         if not bool((rounded.abs() <= largest).all()):  # also catches NaN
@@ -147,8 +213,8 @@ class EncodeTape(_CodingTape):
 class DecodeTape(_CodingTape):
     """Reads symbols back. Whatever was not sent is NaN here, so that a codec which peeks poisons its own output."""
 
-    def __init__(self, frozen: Frozen, segments: list[list[bytes]]) -> None:
-        super().__init__(frozen)
+    def __init__(self, frozen: Frozen, segments: list[list[bytes]], rung: Rung = FIXED) -> None:
+        super().__init__(frozen, rung)
         if len({len(row) for row in segments}) != 1:
             raise StreamError("streams with different numbers of segments in one batch: not of one model")
         self.columns = list(map(list, zip(*segments, strict=True)))
@@ -163,6 +229,7 @@ class DecodeTape(_CodingTape):
         self.sizes[name] = sizes
 
     def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
+        _, prior = self.rung.scaled(name, y, prior)
         index = prior.index(y.shape).flatten(1)
         if name not in self.decoders:
             if len(self.decoders) == len(self.columns):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -61,13 +62,17 @@ class FactorizedPrior(nn.Module):
                 x = x + torch.tanh(self.factors[i]) * torch.tanh(x)
         return x.squeeze(1)
 
-    def bits(self, y: Tensor) -> Tensor:
-        """y (B, C, ...) -> bits, same shape."""
+    def bits(self, y: Tensor, step: Tensor | float = 1.0) -> Tensor:
+        """y (B, C, ...) -> bits of bins of width `step`, same shape. step: one, or of a shape that broadcasts over y."""
         self._median_is_stale |= self.training
-        values = y.transpose(0, 1)
+        values, half = y.transpose(0, 1), 0.5 * step
+        half = half.expand(y.shape).transpose(0, 1).flatten(1) if isinstance(half, Tensor) else half
         flat = values.flatten(1)
-        lower, upper = self.logits(flat - 0.5), self.logits(flat + 0.5)
+        lower, upper = self.logits(flat - half), self.logits(flat + half)
         return likelihood_to_bits(_mass(lower, upper)).view(values.shape).transpose(0, 1)
+
+    def over(self, step: Tensor) -> FactorizedOver:
+        return FactorizedOver(self, step)
 
     def index(self, shape: torch.Size) -> Tensor:
         channel = torch.arange(self.channels, dtype=torch.int32, device=self.median.device)
@@ -101,22 +106,59 @@ class FactorizedPrior(nn.Module):
         return ((low + high) / 2).squeeze(1)
 
     @torch.no_grad()
-    def make_tables(self) -> Tables:
+    def make_tables(self, step: float = 1.0) -> Tables:
+        """Of y / step."""
         exact = FactorizedPrior(self.channels, tuple(f.shape[1] for f in self.factors))
         exact.load_state_dict(self.state_dict())
         exact.double()
         median = exact.median
-        first = (exact.quantile(TAIL) - median).floor().clamp(-WIDEST // 2, -2).long()
-        last = (exact.quantile(1 - TAIL) - median).ceil().clamp(2, WIDEST // 2).long()
+        first = ((exact.quantile(TAIL) - median) / step).floor().clamp(-WIDEST // 2, -2).long()
+        last = ((exact.quantile(1 - TAIL) - median) / step).ceil().clamp(2, WIDEST // 2).long()
         count = last - first + 1
         edges = first[:, None] + torch.arange(int(count.max()) + 1) - 0.5  # (C, W + 1), left edge of every symbol
-        logits = exact.logits(edges + median[:, None])
+        logits = exact.logits(step * edges + median[:, None])
         pmf = np.zeros((self.channels, int(count.max()) + 1))
         pmf[:, :-1] = _mass(logits[:, :-1], logits[:, 1:]).numpy()
         left = torch.sigmoid(logits[:, 0])
         right = torch.sigmoid(-logits.gather(1, count[:, None])).squeeze(1)
         pmf[np.arange(self.channels), count.numpy()] = (left + right).numpy()  # the escape
         return Tables.from_pmf(pmf, (count + 1).numpy(), first.numpy())
+
+
+@dataclass(frozen=True)
+class StepFamily:
+    """The tables of a prior at one step."""
+
+    prior: FactorizedPrior
+    step: float
+
+    def make_tables(self) -> Tables:
+        return self.prior.make_tables(self.step)
+
+
+@dataclass(frozen=True)
+class FactorizedOver:
+    """The distribution of y / step, for a latent of variable quantisation.  Kamisli et al. 2024, arXiv 2402.18930."""
+
+    prior: FactorizedPrior
+    step: Tensor
+
+    @property
+    def family(self) -> StepFamily:
+        return StepFamily(self.prior, self.step.item())
+
+    @property
+    def mean(self) -> Tensor:
+        return self.prior.mean / self.step
+
+    def bits(self, y: Tensor) -> Tensor:
+        """Training counts the bins as they are. Evaluation counts bins of width one, as the reference implementation does (it
+        hands the step to an argument of another meaning), to be comparable with it; streams have the tables of the true bins.
+        """
+        return self.prior.bits(y * self.step, self.step if self.prior.training else 1.0)
+
+    def index(self, shape: torch.Size) -> Tensor:
+        return self.prior.index(shape)
 
 
 def _mass(lower: Tensor, upper: Tensor) -> Tensor:

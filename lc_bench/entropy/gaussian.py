@@ -17,6 +17,7 @@ from ..coding.tables import TAIL, Tables
 from ..errors import UserError
 from ..ops.bounds import lower_bound
 
+LARGEST_LOG = 20.0  # beyond it a scale says nothing more, and its exponential overflows sooner or later
 SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
 
 
@@ -28,19 +29,24 @@ class GaussianPrior(nn.Module):
     """A family of Gaussians, with `levels` tables for scales spaced evenly in their logarithm.
 
     Called with parameters (B, C, ...) it is the Gaussians with these scales; with `mean`, the second half of the
-    channels are the means. Estimates use the exact scale (at least `scale_min`); coding uses the nearest table.
+    channels are the means; with `log_scale`, the parameters are logarithms of scales. Estimates use the exact scale (at
+    least `scale_min`); coding uses the nearest table.
     """
 
-    def __init__(self, mean: bool = True, scale_min: float = 0.11, scale_max: float = 256.0, levels: int = 64) -> None:
+    def __init__(
+        self, mean: bool = True, scale_min: float = 0.11, scale_max: float = 256.0, levels: int = 64, log_scale: bool = False
+    ) -> None:
         super().__init__()
         self.mean = mean
+        self.log_scale = log_scale
         self.scale_min = scale_min
         self.scale_max = scale_max
         self.levels = levels
         self.step = math.log(scale_max / scale_min) / (levels - 1)
 
     def forward(self, parameters: Tensor) -> Gaussian:
-        return Gaussian(self, *parameters.chunk(2, 1)) if self.mean else Gaussian(self, parameters)
+        scale, mean = parameters.chunk(2, 1) if self.mean else (parameters, None)
+        return Gaussian(self, scale.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.log_scale else scale, mean)
 
     def make_tables(self) -> Tables:
         scale = self.scale_min * np.exp(self.step * np.arange(self.levels))
@@ -61,6 +67,10 @@ class Gaussian:
     family: GaussianPrior
     scale: Tensor
     mean: Tensor | None = None
+
+    def over(self, step: Tensor) -> Gaussian:
+        """The distribution of y / step."""
+        return Gaussian(self.family, self.scale / step, None if self.mean is None else self.mean / step)
 
     def bits(self, y: Tensor) -> Tensor:
         distance = (y if self.mean is None else y - self.mean).abs()

@@ -24,14 +24,14 @@ def ms_ssim(a: Tensor, b: Tensor) -> float:
     """a, b (3, H, W) uint8 -> in [0, 1]; NaN where a side is under 176 pixels, for which it is not defined."""
     if min(a.shape[-2:]) < MS_SSIM_SMALLEST:
         return math.nan
-    return ms_ssim_of(a[None].float() / 255, b[None].float() / 255).item()
+    return ms_ssim_of(a[None].float() / 255, b[None].float() / 255)[0].item()
 
 
 def ms_ssim_of(a: Tensor, b: Tensor) -> Tensor:
-    """a, b (B, 3, H, W) in [0, 1] -> mean over the batch; differentiable."""
+    """a, b (B, 3, H, W) in [0, 1] -> (B,); differentiable."""
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-    return multiscale_structural_similarity_index_measure(a, b, data_range=1.0)
+    return multiscale_structural_similarity_index_measure(a, b, reduction="none", data_range=1.0)
 
 
 def ms_ssim_db(value: float) -> float:

@@ -1,5 +1,6 @@
 """Whole models: transforms around a latent codec, streams, weights."""
 
-from .transform_code import Output, TransformCode
+from .transform_code import Coded, Output, TransformCode
+from .variable_rate import Ladder
 
-__all__ = ["Output", "TransformCode"]
+__all__ = ["Coded", "Ladder", "Output", "TransformCode"]

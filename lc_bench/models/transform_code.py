@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..coding.container import LARGEST_AREA, Header, pack, unpack
 from ..coding.frozen import Frozen, fingerprint, repeatable
-from ..coding.tapes import DecodeTape, EncodeTape, RateTape
+from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape, Rung
 from ..errors import StreamError, UserError
 from ..ops.shapes import pad_to_multiple, padded_size
+from .variable_rate import FINENESS, Ladder, in_stream
 
 Clock = Callable[[str], AbstractContextManager[None]]
 
@@ -38,15 +39,20 @@ class Coded:
 
 
 class TransformCode(nn.Module):
-    """An image codec. pad_to: sizes are padded to its multiples."""
+    """An image codec. pad_to: sizes are padded to its multiples; ladder: makes it one of variable rate."""
 
-    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, pad_to: int, channels: int = 3) -> None:
+    def __init__(
+        self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, pad_to: int, channels: int = 3, ladder: Ladder | None = None
+    ) -> None:
         super().__init__()
         self.g_a = g_a
         self.g_s = g_s
         self.codec = codec
         self.pad_to = pad_to
         self.channels = channels
+        self.ladder = ladder
+        self.level = 0.0  # where no other is asked for; of a model of variable rate
+        self.stage = 2  # 1: trains the same layers at a fixed rate, before the ladder's turn
         self.quantiser = "noise"
         # Set by the builder: the name and the resolved model file, which identify the architecture, and how the
         # reference implementation names its parts.
@@ -56,15 +62,30 @@ class TransformCode(nn.Module):
         self.weights_note = "untrained"
         self._frozen: Frozen | None = None
 
-    def forward(self, x: Tensor) -> Output:
-        """x (B, C, H, W) in [0, 1]; any size."""
+    def forward(self, x: Tensor, level: float | Tensor | None = None) -> Output:
+        """x (B, C, H, W) in [0, 1]; any size. level: one, or (B,); of a model of variable rate, 0 is its lowest rate."""
         self.check_input(x)
-        tape = RateTape(self.training, self.quantiser)
+        rung = self.rung(level, x.device)
+        tape = RateTape(self.training, self.quantiser, rung)
         y_hat = self.codec(tape, self.g_a(pad_to_multiple(x, self.pad_to)))
-        return Output(self.synthesise(y_hat, x.shape[-2:]), tape.bits)
+        return Output(self.synthesise(y_hat, x.shape[-2:], rung), tape.bits)
 
-    def synthesise(self, y_hat: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-        return self.g_s(y_hat.to(next(self.g_s.parameters()).dtype))[..., : size[0], : size[1]]
+    @property
+    def variable(self) -> bool:
+        return self.ladder is not None and self.stage > 1
+
+    def rung(self, level: float | Tensor | None, device: torch.device, frozen: Frozen | None = None) -> Rung:
+        """frozen: as coding wants it."""
+        if self.ladder is None or self.stage == 1:
+            if level is not None:
+                raise UserError(f"level={level}: {self.name or 'this model'} has one rate; models of variable rate have levels")
+            return FIXED
+        levels = torch.as_tensor(self.level if level is None else level, device=device, dtype=torch.float64).reshape(-1)
+        self.ladder.check(levels)
+        return (frozen.exact(self.ladder) if frozen else self.ladder)(levels)
+
+    def synthesise(self, y_hat: Tensor, size: torch.Size | tuple[int, ...], rung: Rung) -> Tensor:
+        return self.g_s(rung.tell(y_hat.to(next(self.g_s.parameters()).dtype)))[..., : size[0], : size[1]]
 
     def check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape:
@@ -78,21 +99,28 @@ class TransformCode(nn.Module):
         return self._frozen
 
     @torch.no_grad()
-    def encode(self, x: Tensor, clock: Clock | None = None) -> Coded:
-        """x (B, C, H, W) in [0, 1] -> B streams. UserError for NaN and infinite pixels."""
+    def encode(self, x: Tensor, clock: Clock | None = None, level: float | None = None) -> Coded:
+        """x (B, C, H, W) in [0, 1] -> B streams. UserError for NaN and infinite pixels.
+
+        level: of a model of variable rate; the stream keeps it in sixteenths.
+        """
         self.check_input(x)
         if not bool(x.isfinite().all()):
             raise UserError("the image has NaN or infinite pixels; nothing was written")
         clock = clock or (lambda _: nullcontext())
         self.eval()
         frozen = self.frozen
-        tape = EncodeTape(frozen)
+        rung, written = self.rung(level, x.device, frozen), None
+        if self.variable:
+            written = in_stream(self.level if level is None else level)
+            rung = self.rung(written / FINENESS, x.device, frozen)
+        tape = EncodeTape(frozen, rung)
         with clock("transform"):
             y = self.g_a(pad_to_multiple(x, self.pad_to))
         with clock("coding"), repeatable():
             self.codec(tape, y)
             segments = tape.segments()
-            header = Header(frozen.identity, tuple(x.shape[-2:]))
+            header = Header(frozen.identity, tuple(x.shape[-2:]), written)
             streams = [pack(header, row) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)
@@ -107,9 +135,10 @@ class TransformCode(nn.Module):
         frozen = self.frozen
         with clock("coding"), repeatable():
             headers, segments = zip(*map(unpack, streams), strict=True)
-            size = _common_size(headers, frozen)
-            tape = DecodeTape(frozen, list(segments))
+            size, level = _common(headers, frozen)
             weight = next(self.g_s.parameters())
+            rung = self._rung_of(level, frozen, weight.device)
+            tape = DecodeTape(frozen, list(segments), rung)
             padded = [padded_size(s, self.pad_to) for s in size]
             if padded[0] * padded[1] > LARGEST_AREA:
                 raise StreamError(f"stream of {size[0]} x {size[1]}: more than {LARGEST_AREA} samples are not decoded")
@@ -117,11 +146,22 @@ class TransformCode(nn.Module):
             y_hat = self.codec(tape, tape.side(self.g_a, x.expand(len(streams), self.channels, *padded)))
             tape.finish()
         with clock("transform"):
-            x_hat = self.synthesise(y_hat, size).clamp(0, 1)
+            x_hat = self.synthesise(y_hat, size, rung).clamp(0, 1)
         return x_hat, tape.latents
 
+    def _rung_of(self, level: int | None, frozen: Frozen, device: torch.device) -> Rung:
+        """Of a header's level."""
+        if (level is not None) != self.variable:
+            raise StreamError("damaged stream: a level where the model has none, or none where it has")
+        if level is None or self.ladder is None:
+            return FIXED
+        if level > (self.ladder.levels - 1) * FINENESS:
+            raise StreamError(f"damaged stream: level {level / FINENESS} of {self.ladder.levels}")
+        return self.rung(level / FINENESS, device, frozen)
 
-def _common_size(headers: tuple[Header, ...], frozen: Frozen) -> tuple[int, ...]:
+
+def _common(headers: tuple[Header, ...], frozen: Frozen) -> tuple[tuple[int, ...], int | None]:
+    """Size and level of a batch of streams."""
     for header in headers:
         if header.identity.architecture != frozen.identity.architecture:
             raise StreamError("the stream was written by another architecture (or another N, M); load the model it was written with")
@@ -130,4 +170,7 @@ def _common_size(headers: tuple[Header, ...], frozen: Frozen) -> tuple[int, ...]
     sizes = {h.sizes for h in headers}
     if len(sizes) > 1 or len(headers[0].sizes) != 2:
         raise StreamError(f"streams of {len(sizes)} different sizes in one batch; decode images of one size together")
-    return headers[0].sizes
+    levels = {h.level for h in headers}
+    if len(levels) > 1:
+        raise StreamError(f"streams of {len(levels)} different levels in one batch; decode those of one level together")
+    return headers[0].sizes, headers[0].level

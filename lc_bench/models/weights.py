@@ -37,9 +37,10 @@ def published() -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "published_weights.json").read_text())
 
 
-def published_file(name: str | None, metric: str, quality: int) -> str | None:
+def published_file(name: str | None, metric: str, quality: float) -> str | None:
     """File name of the published checkpoint, if there is one."""
-    return published()["weights"].get(name, {}).get(metric, {}).get(str(quality))
+    files = published()["weights"].get(name, {}).get(metric, {})
+    return files if isinstance(files, str) else files.get(str(quality))  # one file holds all rates of a variable-rate model
 
 
 def fetch_published(file: str, cache_folder: Path) -> Path:
@@ -64,13 +65,15 @@ def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         if DERIVED.search(name):
             continue
         for theirs, ours in prefixes.items():
-            if name.startswith(theirs + "."):
+            if f"{name}.".startswith(theirs + "."):
                 name = ours + name[len(theirs) :]
                 break
         name = re.sub(r"\._(matri)x(\d)$|\._(matrices)\.(\d)$", lambda m: f".matrices.{m[2] or m[4]}", name)
         name = re.sub(r"\._(bias|factor)(?:s|es)?\.?(\d)$", lambda m: f".{'biases' if m[1] == 'bias' else 'factors'}.{m[2]}", name)
         if name.endswith(".quantiles"):
             name, value = name.removesuffix("quantiles") + "median", value[:, 0, 1]
+        if name.endswith(".log_step"):
+            value = -value.log()  # theirs is the gain
         if name not in own:
             leftover.append(key)
             continue

@@ -102,7 +102,7 @@ def main(cfg: DictConfig) -> float:
     return float(learned.bpp.mean()) if len(learned) else float("nan")
 
 
-def load_pair(cfg: DictConfig, quality: int, device: torch.device) -> tuple[TransformCode, TransformCode]:
+def load_pair(cfg: DictConfig, quality: float, device: torch.device) -> tuple[TransformCode, TransformCode]:
     """Sender and receiver: built separately, from the same weights."""
     sender, receiver = load_from(cfg, quality), load_from(cfg, quality)
     return sender.to(device), receiver.to(device)

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..api import build_from, give_weights
-from ..config import at_quality, check_choice, compose, make, qualities_of
+from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
 from ..errors import UserError
 from ..ops.device import pick_device
 
@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> float:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # Lightning sets its own level when it is imported
     qualities = qualities_of(cfg)
-    if len(qualities) > 1:
+    if len(qualities) > 1 and not is_variable(cfg):
         raise UserError(f"quality={cfg.quality}: training takes one, such as quality=3; sweep over several with -m quality=1,2,3")
     cfg = at_quality(cfg, qualities[0])
     run = cfg.run
@@ -42,15 +42,18 @@ def main(cfg: DictConfig) -> float:
     pick_device(cfg.device)  # a device that is not there is told before Lightning is asked for it
     output = Path(cfg.output)
     checkpoint = find_checkpoint(run.resume, output)
-    scheduler = make(cfg.run.scheduler, _partial_=True) if cfg.run.scheduler else None
-    task = Task(model, make(cfg.rate.loss), make(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.round_from, str(output))
+    scheduler = make(cfg.scheduler, _partial_=True) if cfg.get("scheduler") else None
+    task = Task(
+        model, make(cfg.rate.loss), make(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.quantiser, run.round_from, str(output)
+    )
     loader = functools.partial(training_loader, images, run.crop, run.batch, cfg.seed, workers=run.workers)
     # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
     task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     if run.val is not None:
         check_choice("data", run.val)
     validation = validation_loader(make(compose(f"data={run.val}").data)) if run.val is not None else None
-    metadata = {"model": cfg.model.name, "quality": cfg.quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
+    quality = "all" if is_variable(cfg) else cfg.quality
+    metadata = {"model": cfg.model.name, "quality": quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
     keep_metrics(output)
     loggers = [make(node) for node in (cfg.get("logger") or {}).values()]
     snapshots = Snapshots(output, run.save_every, metadata)
@@ -77,9 +80,7 @@ def main(cfg: DictConfig) -> float:
     )
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    log.info(
-        f"training {cfg.model.name} quality {cfg.quality} (lambda {cfg.rate.lmbda}) on {len(images)} images of {images.name}, in {output}"
-    )
+    log.info(f"training {cfg.model.name} quality {quality} (lambda {cfg.rate.lmbda}) on {len(images)} images of {images.name}, in {output}")
     if checkpoint is not None:
         step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")

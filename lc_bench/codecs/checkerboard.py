@@ -1,0 +1,56 @@
+"""Checkerboard context: half of the cells first, the other half knowing its neighbours.  He et al. 2021, arXiv 2103.15306."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..coding.tapes import Tape
+from ..entropy import GaussianPrior
+
+
+def checkerboard(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Flat places of the anchors (row + column even) and of the others."""
+    row, column = torch.arange(height)[:, None], torch.arange(width)
+    odd = (row + column).flatten() % 2
+    return (odd == 0).nonzero().flatten(), odd.nonzero().flatten()
+
+
+class Checkerboard(nn.Module):
+    """Gaussians for y (B, C, H, W) from hyper-parameters psi (B, P, H, W) and, for every other cell, its coded neighbours.
+
+    context: network C -> Q that sees the anchors (the other cells are zero); parameters: 1x1 network Q + P -> 2 C, scales
+    before means. Anchors get zeros in place of Q.
+    """
+
+    def __init__(self, context: nn.Module, parameters: nn.Module, prior: GaussianPrior) -> None:
+        super().__init__()
+        self.context = context
+        self.parameters_net = parameters
+        self.prior = prior
+
+    def sizes(self, shape: torch.Size) -> list[int]:
+        """Symbols per sample of each chunk."""
+        _, channels, height, width = shape
+        cells = height * width
+        return [channels * (cells - cells // 2), channels * (cells // 2)]
+
+    def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
+        context, parameters = tape.exact(self.context), tape.exact(self.parameters_net)
+        batch, channels, height, width = y.shape
+        anchors, others = (cells.to(y.device) for cells in checkerboard(height, width))
+        flat, side = y.flatten(2), psi.flatten(2)
+
+        def code(cells: Tensor, phi: Tensor) -> Tensor:
+            theta = parameters(torch.cat([phi, side[:, :, cells]], 1).unsqueeze(3)).squeeze(3)
+            return tape.code("y", flat[:, :, cells], self.prior(theta))
+
+        known = psi.new_zeros(batch, channels, height * width)
+        first = code(anchors, psi.new_zeros(()).expand(batch, self.context_channels(context), len(anchors)))
+        known = known.index_copy(2, anchors, first)
+        phi = context(known.unflatten(2, (height, width))).flatten(2)
+        return known.index_copy(2, others, code(others, phi[:, :, others])).unflatten(2, (height, width))
+
+    @staticmethod
+    def context_channels(context: nn.Module) -> int:
+        return [m.out_channels for m in context.modules() if isinstance(m, nn.Conv2d)][-1]
