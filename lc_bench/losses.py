@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .errors import UserError, unknown
 from .metrics.image import MS_SSIM_SMALLEST, ms_ssim_of
+from .ops.quantise import between
 
 METRICS = ("mse", "ms-ssim")
 
@@ -59,6 +60,5 @@ class RateDistortion(nn.Module):
                 raise UserError(f"a loss with {len(self.lmbdas)} lambdas needs the level of each sample")
             return self.lmbdas[0], 1.0
         logs = torch.tensor(self.lmbdas, dtype=torch.float32, device=level.device).log()
-        below = level.floor().long().clamp(0, len(logs) - 2)
-        log = torch.lerp(logs[below], logs[below + 1], (level - below).float())
+        log = between(logs, level)
         return log.exp(), (-self.balance * (log - logs.mean())).exp()

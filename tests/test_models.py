@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest) -> TransformCode:
 
 def widen(model: TransformCode) -> None:
     """Latents of a fresh model hardly leave zero; spread them so that there is something to code."""
-    last = [m for m in model.g_a.modules() if isinstance(m, nn.Conv2d)][-1]
+    last = [m for m in model.g_a.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)][-1]
     with torch.no_grad():
         last.weight.mul_(60)
 
@@ -40,7 +40,7 @@ def test_every_quality_composes() -> None:
         for quality in range(1, compose(f"model={name}").model.qualities + 1):
             cfg = compose(f"model={name}", f"quality={quality}")
             lmbdas = cfg.rate.lmbda if cfg.model.get("levels") else [cfg.rate.lmbda]
-            assert cfg.model.M > 0
+            assert cfg.model.get("M", cfg.model.get("N")) > 0
             assert all(lmbda > 0 for lmbda in lmbdas)
 
 
@@ -70,8 +70,9 @@ def test_evaluation_predicts_what_the_decoder_gives(model: TransformCode, image:
     with torch.no_grad():
         out = model(image)
     coded = model.encode(image)
-    # Worst seen 2e-7: float32 here, float64 when coding.
-    assert torch.allclose(out.x_hat.clamp(0, 1), lc_bench.decompress(model, coded.streams), atol=1e-5)
+    # Worst seen 2e-7 of the largest value: float32 here, float64 when coding.
+    tolerance = 1e-5 * max(1.0, out.x_hat.abs().max().item())
+    assert torch.allclose(out.x_hat.clamp(0, 1), lc_bench.decompress(model, coded.streams), atol=tolerance)
     for latent, bits in out.bits.items():
         # Never much more than estimated; less where latents lie so far out that the estimate counts its 30 bits at most.
         assert (coded.bits[latent] <= 1.03 * bits.double() + 30).all(), latent

@@ -56,7 +56,7 @@ def complexity(model: TransformCode, size: int = 256) -> dict[str, float]:
     meta = copy.deepcopy(model).to("meta")
     x = torch.empty(1, model.channels, size, size, device="meta")
     tell = model.ladder is not None and model.ladder.tell
-    rung = Rung({}, torch.zeros(1, device="meta") if tell else None)
+    rung = Rung(torch.zeros(1, device="meta"), {}, torch.zeros(1, device="meta") if tell else None)
     tape = _CountingTape(rung)
     y_hat = meta.codec(tape, tape.side(meta.g_a, x))
     _, synthesis = _count(meta.g_s, rung.tell(y_hat))

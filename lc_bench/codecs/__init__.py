@@ -2,7 +2,19 @@
 
 from .checkerboard import Checkerboard
 from .context import Context
+from .gain import GainHyper, GainHyperprior, LevelGain
 from .groups import ChannelGroups, checkerboard_groups
 from .hyperprior import Bottleneck, GaussianLatent, Hyperprior
 
-__all__ = ["Bottleneck", "ChannelGroups", "Checkerboard", "Context", "GaussianLatent", "Hyperprior", "checkerboard_groups"]
+__all__ = [
+    "Bottleneck",
+    "ChannelGroups",
+    "Checkerboard",
+    "Context",
+    "GainHyper",
+    "GainHyperprior",
+    "GaussianLatent",
+    "Hyperprior",
+    "LevelGain",
+    "checkerboard_groups",
+]

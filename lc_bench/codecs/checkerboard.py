@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..coding.tapes import Tape
+from ..coding.tapes import RateTape, Tape
 from ..entropy import GaussianPrior
 
 
@@ -19,12 +19,14 @@ def checkerboard(height: int, width: int) -> tuple[Tensor, Tensor]:
 class Checkerboard(nn.Module):
     """Gaussians for y (B, C, H, W) from hyper-parameters psi (B, P, H, W) and, for every other cell, its coded neighbours.
 
-    context: network C -> Q that sees the anchors (the other cells are zero); parameters: 1x1 network Q + P -> 2 C, scales
-    before means. Anchors get zeros in place of Q.
+    context: network C -> Q that sees the anchors (the other cells are zero); parameters: 1x1 network Q + P -> 2 C. Anchors
+    get zeros in place of Q. Training with noise may take `one_pass` over the whole latent: faster, but its latents are not
+    rounded about means as the coder rounds them.
     """
 
-    def __init__(self, context: nn.Module, parameters: nn.Module, prior: GaussianPrior) -> None:
+    def __init__(self, context: nn.Module, parameters: nn.Module, prior: GaussianPrior, one_pass: bool = False) -> None:
         super().__init__()
+        self.one_pass = one_pass
         self.context = context
         self.parameters_net = parameters
         self.prior = prior
@@ -36,6 +38,8 @@ class Checkerboard(nn.Module):
         return [channels * (cells - cells // 2), channels * (cells // 2)]
 
     def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
+        if self.one_pass and isinstance(tape, RateTape) and tape.parallel and tape.quantiser == "noise":
+            return self._in_one_pass(tape, y, psi)
         context, parameters = tape.exact(self.context), tape.exact(self.parameters_net)
         batch, channels, height, width = y.shape
         anchors, others = (cells.to(y.device) for cells in checkerboard(height, width))
@@ -50,6 +54,15 @@ class Checkerboard(nn.Module):
         known = known.index_copy(2, anchors, first)
         phi = context(known.unflatten(2, (height, width))).flatten(2)
         return known.index_copy(2, others, code(others, phi[:, :, others])).unflatten(2, (height, width))
+
+    def _in_one_pass(self, tape: RateTape, y: Tensor, psi: Tensor) -> Tensor:
+        y_hat = tape.quantise(y)
+        anchor = torch.zeros(y.shape[2] * y.shape[3], device=y.device, dtype=torch.bool)
+        anchor[checkerboard(*y.shape[2:])[0].to(y.device)] = True
+        anchor = anchor.view(y.shape[2:])
+        phi = self.context(y_hat.where(anchor, 0.0)).where(~anchor, 0.0)
+        tape.count("y", y_hat, self.prior(self.parameters_net(torch.cat([phi, psi], 1))))
+        return y_hat
 
     @staticmethod
     def context_channels(context: nn.Module) -> int:

@@ -52,9 +52,11 @@ class Rung:
     """One level of a variable-rate model: how coarsely each latent is quantised, and what its networks are told of it.
 
     steps: widths of the quantiser by latent, (B,) or (1,); sign: (B,) or (1,), or None where networks are told nothing;
-    offsets: by latent, (symbols, scale of y / step, step) -> how far from the middle of its bin a value is restored.
+    offsets: by latent, (symbols, scale of y / step, step) -> how far from the middle of its bin a value is restored;
+    level: itself, (B,) or (1,), for codecs with gains of their own.
     """
 
+    level: Tensor | None = None
     steps: Mapping[str, Tensor] = field(default_factory=dict)
     sign: Tensor | None = None
     offsets: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = field(default_factory=dict)

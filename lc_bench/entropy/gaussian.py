@@ -29,16 +29,23 @@ class GaussianPrior(nn.Module):
     """A family of Gaussians, with `levels` tables for scales spaced evenly in their logarithm.
 
     Called with parameters (B, C, ...) it is the Gaussians with these scales; with `mean`, the second half of the
-    channels are the means; with `log_scale`, the parameters are logarithms of scales. Estimates use the exact scale (at
-    least `scale_min`); coding uses the nearest table.
+    channels (with `mean_first`, the first) are the means; with `log_scale`, the parameters are logarithms of scales.
+    Estimates use the exact scale (at least `scale_min`); coding uses the nearest table.
     """
 
     def __init__(
-        self, mean: bool = True, scale_min: float = 0.11, scale_max: float = 256.0, levels: int = 64, log_scale: bool = False
+        self,
+        mean: bool = True,
+        scale_min: float = 0.11,
+        scale_max: float = 256.0,
+        levels: int = 64,
+        log_scale: bool = False,
+        mean_first: bool = False,
     ) -> None:
         super().__init__()
         self.mean = mean
         self.log_scale = log_scale
+        self.mean_first = mean_first
         self.scale_min = scale_min
         self.scale_max = scale_max
         self.levels = levels
@@ -46,6 +53,8 @@ class GaussianPrior(nn.Module):
 
     def forward(self, parameters: Tensor) -> Gaussian:
         scale, mean = parameters.chunk(2, 1) if self.mean else (parameters, None)
+        if self.mean_first and mean is not None:
+            scale, mean = mean, scale
         return Gaussian(self, scale.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.log_scale else scale, mean)
 
     def make_tables(self) -> Tables:

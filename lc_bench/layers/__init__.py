@@ -1,19 +1,38 @@
-"""Blocks that model files name: stacks of convolutions, GDN, masked convolutions."""
+"""Blocks that model files name: chains of words, stacks of convolutions, and what they are made of."""
 
 from .block_transform import BlockAnalysis, BlockSynthesis
-from .conv import MaskedConv2d, conv_stack
-from .gdn import GDN
-from .grouped import group_context, group_parameters, neighbourhood
-from .residual import ResidualBottleneck
+from .chain import chain
+from .conv import CheckerboardConv2d, MaskedConv2d, conv_stack, sub_pixel
+from .gdn import GDN, GDN1
+from .grouped import group_context, group_parameters, group_ramp, neighbourhood
+from .qrelu import qrelu
+from .residual import Attention, Residual, ResidualBottleneck, ResidualDown, ResidualUp
+from .shaping import Gain, Interleave, Reshape
+from .spectral import SpectralConv2d, SpectralConvTranspose2d
 
 __all__ = [
     "GDN",
+    "GDN1",
+    "Attention",
     "BlockAnalysis",
     "BlockSynthesis",
+    "CheckerboardConv2d",
+    "Gain",
+    "Interleave",
     "MaskedConv2d",
+    "Reshape",
+    "Residual",
     "ResidualBottleneck",
+    "ResidualDown",
+    "ResidualUp",
+    "SpectralConv2d",
+    "SpectralConvTranspose2d",
+    "chain",
     "conv_stack",
     "group_context",
     "group_parameters",
+    "group_ramp",
     "neighbourhood",
+    "qrelu",
+    "sub_pixel",
 ]

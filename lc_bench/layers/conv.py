@@ -1,4 +1,4 @@
-"""Stacks of (transposed) convolutions, and the causal convolution of context models."""
+"""Stacks of (transposed) convolutions, and the masked convolutions of context models."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def conv_stack(
     return nn.Sequential(*layers)
 
 
+def sub_pixel(before: int, after: int, kernel: int = 3, factor: int = 2) -> nn.Sequential:
+    """A convolution whose channels become factor x factor pixels.  Shi et al. 2016, arXiv 1609.05158."""
+    return nn.Sequential(nn.Conv2d(before, after * factor**2, kernel, padding=kernel // 2), nn.PixelShuffle(factor))
+
+
 def _each(name: str, value: int | Sequence[int], count: int) -> list[int]:
     values = [value] * count if isinstance(value, int) else list(value)
     if len(values) != count:
@@ -79,3 +84,17 @@ class MaskedConv2d(nn.Conv2d):
     def tap_weight(self) -> Tensor:
         row, column = self.taps.unbind(1)
         return self.weight[:, :, row, column].permute(2, 1, 0).flatten(0, 1)
+
+
+class CheckerboardConv2d(nn.Conv2d):
+    """Sees only the cells of the other colour.  He et al. 2021, arXiv 2103.15306."""
+
+    mask: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+        place = torch.arange(kernel)
+        self.register_buffer("mask", ((place[:, None] + place) % 2).float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)

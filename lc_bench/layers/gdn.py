@@ -9,18 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.bounds import lower_bound
-
-# beta and gamma are kept as square roots of (value + pedestal), which slows their gradient near zero (ibid., sec. 3).
-PEDESTAL = 2.0**-36
-
-
-def _encode(value: Tensor) -> Tensor:
-    return (value + PEDESTAL).clamp_min(PEDESTAL).sqrt()
-
-
-def _decode(root: Tensor, minimum: float) -> Tensor:
-    return lower_bound(root, (minimum + PEDESTAL) ** 0.5) ** 2 - PEDESTAL
+from ..ops.bounds import from_root, to_root
 
 
 class GDN(nn.Module):
@@ -30,11 +19,22 @@ class GDN(nn.Module):
         super().__init__()
         self.inverse = inverse
         self.beta_min = beta_min
-        self.beta = nn.Parameter(_encode(torch.ones(channels)))
-        self.gamma = nn.Parameter(_encode(gamma_init * torch.eye(channels)))
+        self.beta = nn.Parameter(to_root(torch.ones(channels)))
+        self.gamma = nn.Parameter(to_root(gamma_init * torch.eye(channels)))
 
     def forward(self, x: Tensor) -> Tensor:
-        beta = _decode(self.beta, self.beta_min)
-        gamma = _decode(self.gamma, 0.0)
-        norm = F.conv2d(x * x, gamma[:, :, None, None], beta)
+        beta = from_root(self.beta, self.beta_min)
+        gamma = from_root(self.gamma)
+        return self.normalise(x, gamma[:, :, None, None], beta)
+
+    def normalise(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        norm = F.conv2d(x * x, gamma, beta)
         return x * (norm.sqrt() if self.inverse else norm.rsqrt())
+
+
+class GDN1(GDN):
+    """Without the squares: x_i / (beta_i + sum_j gamma_ij |x_j|).  Johnston et al. 2019, arXiv 1912.08771."""
+
+    def normalise(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        norm = F.conv2d(x.abs(), gamma, beta)
+        return x * norm if self.inverse else x / norm

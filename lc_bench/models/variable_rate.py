@@ -13,28 +13,30 @@ from torch import Tensor, nn
 from ..coding.tapes import Rung
 from ..errors import UserError
 from ..ops.bounds import lower_bound
+from ..ops.quantise import between
 
 FINENESS = 16  # a stream says its level in sixteenths
 SMALLEST_Z_STEP = 0.5
 
 
 class Ladder(nn.Module):
-    """steps: the first and the last level's width of y's quantiser, between which training starts.
+    """steps: the first and the last level's width of y's quantiser, between which training starts; None: the codec has gains.
 
     tell: networks see the level; offsets: learn where in its bin a value is restored; z_step: z's quantiser widens too.
     """
 
-    def __init__(self, levels: int, steps: tuple[float, float], tell: bool = False, offsets: bool = False, z_step: bool = False) -> None:
+    def __init__(
+        self, levels: int, steps: tuple[float, float] | None, tell: bool = False, offsets: bool = False, z_step: bool = False
+    ) -> None:
         super().__init__()
-        first, last = torch.tensor(steps, dtype=torch.float64).log()
-        self.log_step = nn.Parameter(torch.linspace(float(first), float(last), levels))
+        self.levels = levels
+        self.log_step = None
+        if steps is not None:
+            first, last = torch.tensor(steps, dtype=torch.float64).log()
+            self.log_step = nn.Parameter(torch.linspace(float(first), float(last), levels))
         self.tell = tell
         self.offset_net = _perceptron(2, 12) if offsets else None
         self.z_net = _perceptron(1, 10) if z_step else None
-
-    @property
-    def levels(self) -> int:
-        return len(self.log_step)
 
     def check(self, level: Tensor) -> None:
         if level.numel() == 0 or not bool(((level >= 0) & (level <= self.levels - 1)).all()):
@@ -42,14 +44,14 @@ class Ladder(nn.Module):
 
     def forward(self, level: Tensor) -> Rung:
         """level (B,) or (1,)."""
-        below = level.floor().long().clamp(0, self.levels - 2)
-        part = (level - below).to(self.log_step)
-        step = torch.lerp(self.log_step[below], self.log_step[below + 1], part).exp()
+        if self.log_step is None:
+            return Rung(level)
+        step = between(self.log_step, level).exp()
         steps = {"y": step}
         if self.z_net is not None:
             steps["z"] = lower_bound(F.softplus(self.z_net(step[:, None])).squeeze(1), SMALLEST_Z_STEP)
         sign = (2 * level / (self.levels - 1) - 1).to(self.log_step) if self.tell else None
-        return Rung(steps, sign, {} if self.offset_net is None else {"y": self._offset})
+        return Rung(level, steps, sign, {} if self.offset_net is None else {"y": self._offset})
 
     def _offset(self, symbols: Tensor, scale: Tensor, step: Tensor) -> Tensor:
         """Towards zero for most, never for what was quantised to zero. symbols, scale in steps."""

@@ -64,10 +64,7 @@ def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         name = key.removeprefix("module.")
         if DERIVED.search(name):
             continue
-        for theirs, ours in prefixes.items():
-            if f"{name}.".startswith(theirs + "."):
-                name = ours + name[len(theirs) :]
-                break
+        name = _renamed(name, prefixes)
         name = re.sub(r"\._(matri)x(\d)$|\._(matrices)\.(\d)$", lambda m: f".matrices.{m[2] or m[4]}", name)
         name = re.sub(r"\._(bias|factor)(?:s|es)?\.?(\d)$", lambda m: f".{'biases' if m[1] == 'bias' else 'factors'}.{m[2]}", name)
         if name.endswith(".quantiles"):
@@ -86,6 +83,15 @@ def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         shapes = ", ".join(f"{k} {tuple(renamed[k].shape)} instead of {tuple(own[k].shape)}" for k in wrong[:3])
         raise UserError(f"weights of other sizes: {shapes}. Give the N and M (or quality) that they were trained with")
     model.load_state_dict(renamed)
+
+
+def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    """With the first of the prefixes that fits replaced; a * stands for one number, kept in its place."""
+    for theirs, ours in prefixes.items():
+        found = re.match(re.escape(theirs).replace(r"\*", r"(\d+)") + r"(?=\.|$)", name)
+        if found:
+            return ours.replace("*", found[1] if found.lastindex else "") + name[found.end() :]
+    return name
 
 
 def save(model: nn.Module, path: Path, /, **metadata: object) -> None:

@@ -22,3 +22,18 @@ class _LowerBound(torch.autograd.Function):
 def lower_bound(x: Tensor, bound: float) -> Tensor:
     """max(x, bound); below the bound the gradient still passes where it pushes x up."""
     return _LowerBound.apply(x, bound)  # type: ignore[return-value]
+
+
+# Non-negative parameters are kept as square roots of (value + pedestal), which slows their gradient near zero.
+# Ballé et al. 2016, arXiv 1511.06281, section 3.
+PEDESTAL = 2.0**-36
+
+
+def to_root(value: Tensor) -> Tensor:
+    """What to keep of a non-negative value."""
+    return (value + PEDESTAL).clamp_min(PEDESTAL).sqrt()
+
+
+def from_root(root: Tensor, minimum: float = 0.0) -> Tensor:
+    """The value that is kept as `root`, at least `minimum`."""
+    return lower_bound(root, (minimum + PEDESTAL) ** 0.5) ** 2 - PEDESTAL

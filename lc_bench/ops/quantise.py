@@ -19,3 +19,10 @@ def round_straight_through(y: Tensor, mean: Tensor | None = None) -> Tensor:
     centred = y if mean is None else y - mean
     rounded = centred.round() if mean is None else centred.round() + mean
     return y + (rounded - y).detach() if y.requires_grad else rounded
+
+
+def between(values: Tensor, level: Tensor) -> Tensor:
+    """values (L, ...) of levels 0 .. L - 1, and level (B,) -> (B, ...), interpolated linearly."""
+    below = level.floor().long().clamp(0, len(values) - 2)
+    part = (level - below).to(values).view(-1, *[1] * (values.ndim - 1))
+    return torch.lerp(values[below], values[below + 1], part)
