@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 
-from .config import choices, conf_dir, explain
+from .config import choices, conf_dir, explain, groups, own_conf_dir
 from .errors import UserError, unknown
 
 
@@ -56,6 +56,7 @@ def main() -> None:
     if not folder.is_dir():
         sys.exit(f"{folder}: the configuration is missing from this installation; install lc_bench again")
     try:
+        find_own_conf(sys.argv)
         check_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
     except KeyboardInterrupt:
@@ -70,14 +71,26 @@ def main() -> None:
         sys.exit(2)
 
 
+def find_own_conf(arguments: list[str]) -> None:
+    """--config-dir FOLDER and LC_BENCH_CONF=FOLDER say the same; whichever is given sets the other."""
+    for i, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            os.environ["LC_BENCH_CONF"] = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+            own_conf_dir()
+            return
+    folder = own_conf_dir()
+    if folder is not None:
+        arguments += ["--config-dir", str(folder)]
+
+
 def check_overrides(arguments: list[str]) -> None:
     """Wrong names of groups' choices, before anything is composed; sweeps such as model=a,b are checked one by one."""
-    groups = {p.name for p in conf_dir().iterdir() if p.is_dir()}
     for argument in arguments:
         if argument.startswith("-") or "=" not in argument:
             continue
         group, _, value = argument.partition("=")
-        if group in groups and value not in ("null", "", "[]") and "(" not in value:
+        if group in groups() and value not in ("null", "", "[]") and "(" not in value:
             for choice in value.strip("[]").split(","):
                 if choice.strip() not in choices(group):
                     raise unknown(group, choice, choices(group))

@@ -7,6 +7,7 @@ a model of variable rate the whole list; `${scaled:n,a,b}` is n * a // b, `${sum
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,9 +55,30 @@ OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), repl
 OmegaConf.register_new_resolver("scaled", lambda n, times, over: int(n) * int(times) // int(over), replace=True)
 
 
+def own_conf_dir() -> Path | None:
+    """A user's folder of configurations beside ours: LC_BENCH_CONF, which the command's --config-dir sets."""
+    given = os.environ.get("LC_BENCH_CONF")
+    if not given:
+        return None
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"LC_BENCH_CONF={given}: no such folder. Give one with groups as in {conf_dir()}, such as model/mine.yaml")
+    return folder.resolve()
+
+
+def conf_dirs() -> list[Path]:
+    own = own_conf_dir()
+    return [conf_dir(), *([own] if own else [])]
+
+
+def groups() -> list[str]:
+    """Names of what can be chosen: model, data, ..."""
+    return sorted({p.name for folder in conf_dirs() for p in folder.iterdir() if p.is_dir()})
+
+
 def choices(group: str) -> list[str]:
-    """Names in conf/GROUP."""
-    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml"))
+    """Names in conf/GROUP, ours and the user's."""
+    return sorted({p.stem for folder in conf_dirs() for p in (folder / group).glob("*.yaml")})
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -70,7 +92,8 @@ def compose(*overrides: str) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            return hydra_compose("config", list(overrides))
+            own = own_conf_dir()
+            return hydra_compose("config", [*overrides, *([f"hydra.searchpath=[file://{own}]"] if own else [])])
     except Exception as error:
         raise explain(error) from None
     finally:
@@ -130,12 +153,11 @@ def _without_traceback(error: UserError) -> UserError:
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> UserError:
     """A key that no file has: list those beside it, in the configuration that the other choices give."""
-    groups = sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
-    chosen = [a for a in arguments if a.partition("=")[0] in groups and "," not in a]
+    chosen = [a for a in arguments if a.partition("=")[0] in groups() and "," not in a]
     parent = key.rpartition(".")[0]
     config = compose(*chosen)
     inside = OmegaConf.select(config, parent) if parent else config
-    return unknown(key, "...", sorted({*map(str, inside or {}), *([] if parent else groups)}))
+    return unknown(key, "...", sorted({*map(str, inside or {}), *([] if parent else groups())}))
 
 
 def qualities_of(cfg: DictConfig) -> list[float]:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import MODELS
+from conftest import MODELS, small
 from PIL import Image
 
 from lc_bench.__main__ import main
 
-TINY = ["model.N=8", "model.M=12", "weights=none", "threads=1"]
+QUICK = ["weights=none", "threads=1"]
+TINY = ["model.N=8", "model.M=12", *QUICK]
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def test_benchmark_writes_records_summary_plots_and_page(
     model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    choice = [f"model={model}", "data=folder", f"data.path={photos}", "quality=[1,2]", f"hydra.run.dir={out}", *TINY]
+    choice = [f"model={model}", "data=folder", f"data.path={photos}", "quality=[1,2]", f"hydra.run.dir={out}", *QUICK]
+    choice += [f"model.{key}={value}" for key, value in small(model).items()]
     call(monkeypatch, *choice, "anchor=[jpeg,webp]")
     records = pd.read_csv(out / "records.csv")
     own = records[records.kind == "learned"]
@@ -62,7 +64,7 @@ def test_benchmark_writes_records_summary_plots_and_page(
 
 
 def test_runs_join_into_one_report(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = ["data=folder", f"data.path={photos}", "quality=1", *TINY]
+    common = ["model=bmshj2018-factorized", "data=folder", f"data.path={photos}", "quality=1", *TINY]
     call(monkeypatch, *common, f"hydra.run.dir={tmp_path / 'a'}", "anchor=[jpeg]")
     call(monkeypatch, *common, "model=mbt2018-mean", f"hydra.run.dir={tmp_path / 'b'}", "run.anchors=false")
     call(monkeypatch, "run=report", f"run.inputs=[{tmp_path / 'a'},{tmp_path / 'b'}]", f"hydra.run.dir={tmp_path / 'c'}")
@@ -71,7 +73,7 @@ def test_runs_join_into_one_report(photos: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_levels_that_lack_images_are_left_out_and_named(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    common = ["data=folder", f"data.path={photos}", "quality=1", *TINY]
+    common = ["model=bmshj2018-factorized", "data=folder", f"data.path={photos}", "quality=1", *TINY]
     call(monkeypatch, *common, f"hydra.run.dir={tmp_path / 'a'}", "anchor=[jpeg]", "run.images=1")
     call(monkeypatch, *common, f"hydra.run.dir={tmp_path / 'b'}", "anchor=[jpeg,webp]", "run.bd_anchor=webp")
     records = pd.concat(pd.read_csv(tmp_path / n / "records.csv") for n in "ab")
@@ -84,7 +86,7 @@ def test_levels_that_lack_images_are_left_out_and_named(photos: Path, tmp_path: 
 
 
 def test_interrupted_benchmark_resumes(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = ["data=folder", f"data.path={photos}", "run.anchors=false", "quality=1", *TINY]
+    choice = ["model=bmshj2018-factorized", "data=folder", f"data.path={photos}", "run.anchors=false", "quality=1", *TINY]
     call(monkeypatch, *choice, "run.images=1", f"hydra.run.dir={tmp_path / 'a'}")
     call(monkeypatch, *choice, f"run.resume={tmp_path / 'a'}", f"hydra.run.dir={tmp_path / 'b'}")
     first, second = (pd.read_csv(tmp_path / name / "records.csv") for name in "ab")
@@ -93,7 +95,7 @@ def test_interrupted_benchmark_resumes(photos: Path, tmp_path: Path, monkeypatch
 
 
 def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = ["data=folder", f"data.path={photos}", "run.anchors=false", *TINY]
+    choice = ["model=bmshj2018-factorized", "data=folder", f"data.path={photos}", "run.anchors=false", *TINY]
     call(monkeypatch, "-m", "quality=1,2,3", f"hydra.sweep.dir={tmp_path}", *choice)
     assert [pd.read_csv(tmp_path / str(i) / "records.csv").level.unique().tolist() for i in range(3)] == [[1], [2], [3]]
 

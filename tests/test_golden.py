@@ -12,6 +12,7 @@ from safetensors import safe_open
 import lc_bench
 from lc_bench.data.images import read_image, to_unit
 from lc_bench.models import TransformCode
+from lc_bench.models.export import reference_state
 
 AUTOREGRESSIVE = ["mbt2018", "cheng2020-anchor", "cheng2020-attn"]
 NAMES = ["bmshj2018-factorized", "bmshj2018-factorized-relu", "bmshj2018-hyperprior", "mbt2018-mean", *AUTOREGRESSIVE]
@@ -93,3 +94,30 @@ def test_first_stage_of_variable_rate(shared: Path, name: str) -> None:
         assert torch.allclose(out.bits[latent].double(), expected, rtol=1e-5)  # worst seen 2e-7
     if name != "mbt2018-vbr":
         assert torch.allclose(out.x_hat, vectors["out/stage1/s0/x_hat"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *VARIABLE])
+def test_export_gives_back_what_was_imported(shared: Path, name: str) -> None:
+    model, vectors = load(shared, name)
+    state = {k.removeprefix("state/"): v for k, v in vectors.items() if k.startswith("state/")}
+    exported = reference_state(model)
+    assert exported.keys() == state.keys()
+    for key, value in exported.items():
+        if value.numel() == 0:
+            continue  # tables, which the reference makes itself
+        assert value.shape == state[key].shape, key
+        if key.endswith("quantiles"):
+            value, state[key] = value[:, :, 1], state[key][:, :, 1]  # tails are found anew
+        if key.endswith("context_prediction.weight"):
+            state[key] = state[key] * exported[key.replace("weight", "mask")]
+            value = value * exported[key.replace("weight", "mask")]
+        assert torch.allclose(value, state[key], rtol=1e-6), key
+    again = lc_bench.build(model.name, **json.loads(arguments_of(shared, name)))
+    lc_bench.load_reference_state(again, exported)
+    for key, value in model.state_dict().items():
+        assert torch.allclose(value, again.state_dict()[key], rtol=1e-6), key
+
+
+def arguments_of(shared: Path, name: str) -> str:
+    with safe_open(shared / "golden" / f"{name}.safetensors", "pt") as file:
+        return file.metadata()["arguments"]

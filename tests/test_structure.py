@@ -14,6 +14,7 @@ LAYERS = ["coding", "entropy", "codecs", "models", "task", "callbacks", "bench",
 LEAVES = {"layers": set(), "metrics": set(), "data": set(), "losses": {"metrics"}}
 OPEN = {"errors", "ops"}
 EXTRA = {
+    "models": {"layers"},  # to say how the reference implementation keeps them
     "task": {"data", "losses"},
     "bench": {"data", "metrics"},
     "report": {"metrics"},

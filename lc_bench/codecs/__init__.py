@@ -5,6 +5,7 @@ from .context import Context
 from .gain import GainHyper, GainHyperprior, LevelGain
 from .groups import ChannelGroups, checkerboard_groups
 from .hyperprior import Bottleneck, GaussianLatent, Hyperprior
+from .mixture import MixtureLatent
 
 __all__ = [
     "Bottleneck",
@@ -16,5 +17,6 @@ __all__ = [
     "GaussianLatent",
     "Hyperprior",
     "LevelGain",
+    "MixtureLatent",
     "checkerboard_groups",
 ]

@@ -2,5 +2,6 @@
 
 from .factorized import FactorizedPrior
 from .gaussian import GaussianPrior
+from .mixture import GaussianMixturePrior
 
-__all__ = ["FactorizedPrior", "GaussianPrior"]
+__all__ = ["FactorizedPrior", "GaussianMixturePrior", "GaussianPrior"]

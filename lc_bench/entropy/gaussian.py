@@ -82,11 +82,15 @@ class Gaussian:
         return Gaussian(self.family, self.scale / step, None if self.mean is None else self.mean / step)
 
     def bits(self, y: Tensor) -> Tensor:
+        return likelihood_to_bits(self.likelihood(y))
+
+    def likelihood(self, y: Tensor) -> Tensor:
+        """Mass of the bin of width one about y."""
         distance = (y if self.mean is None else y - self.mean).abs()
         width = lower_bound(self.scale, self.family.scale_min) * math.sqrt(2)
         upper = torch.erfc((distance - 0.5) / width)
         lower = torch.erfc((distance + 0.5) / width)
-        return likelihood_to_bits(0.5 * (upper - lower))
+        return 0.5 * (upper - lower)
 
     def index(self, shape: torch.Size) -> Tensor:
         out = torch.empty(self.scale.shape, dtype=torch.int32, device=self.scale.device)

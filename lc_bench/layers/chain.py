@@ -47,7 +47,7 @@ def chain(channels: int, blocks: Sequence[str]) -> nn.Sequential:
 
 
 def _block(word: str, before: int) -> tuple[nn.Module, int]:
-    found = re.fullmatch(r"([a-z_]+1?)(?:(\d+)(?:/(\d+))?)?(?: +(\d+))?", word.strip())
+    found = re.fullmatch(r"(i?gdn1|[a-z_]+)(?:(\d+)(?:/(\d+))?)?(?: +(\d+))?", word.strip())
     kind, kernel, stride, channels = found.groups() if found else ("", None, None, None)
     after = int(channels) if channels else before
     if kind in SIZED and kernel:

@@ -1,7 +1,6 @@
 """Convolutions whose kernels are learned in the frequency domain.
 
-All frequencies of a kernel then move at one speed under Adam.  Ballé 2018, arXiv 1802.00847. Checkpoints hold the real
-Fourier transform of each kernel (orthonormal) as `weight_transformed`.
+All frequencies of a kernel then move at one speed under Adam.  Ballé 2018, arXiv 1802.00847.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from torch.nn.utils import parametrize
 
 
 class _Spectrum(nn.Module):
-    """weight (..., k, k) <-> its half spectrum, complex (..., k, k // 2 + 1)."""
+    """weight (..., k, k) <-> its orthonormal half spectrum (..., k, k // 2 + 1, 2), real and imaginary parts."""
 
     def __init__(self, size: tuple[int, ...]) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        return torch.fft.irfft2(torch.view_as_complex(spectrum), s=self.size, norm="ortho")
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        return torch.fft.rfft2(weight, norm="ortho")
+        return torch.view_as_real(torch.fft.rfft2(weight, norm="ortho")).contiguous()
 
 
 def _in_frequency(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:

@@ -1,0 +1,82 @@
+"""run=models, run=check, run=export: what there is, whether a checkpoint fits, and weights for the reference implementation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from ..api import build_from, load_from, qualities_for
+from ..bench.complexity import complexity
+from ..bench.learned import check_latents
+from ..config import at_quality, choices, compose, qualities_of
+from ..errors import UserError
+from ..models import weights
+from ..models.export import reference_state
+
+log = logging.getLogger(__name__)
+
+METRICS = ("mse", "ms-ssim")
+
+
+def list_models(cfg: DictConfig) -> None:
+    """A table of all models: parameters and kMACs per pixel of the first and the last quality, and what has weights."""
+    table = Table(title="models: number of qualities, cost of the first and the last, published weights", header_style="bold")
+    for column in ("model", "q", "params (M)", "enc kMACs/px", "dec kMACs/px", "weights"):
+        table.add_column(column, justify="left" if column in ("model", "weights") else "right", no_wrap=column == "model")
+    for name in choices("model"):
+        own = compose(f"model={name}")
+        qualities = qualities_of(own)
+        costs = [complexity(build_from(at_quality(own, q))) for q in sorted({qualities[0], qualities[-1]})]
+        cells = [
+            "-".join(dict.fromkeys(f"{cost[key] / scale:.1f}" for cost in costs))
+            for key, scale in (("parameters", 1e6), ("encoder_kmacs_px", 1), ("decoder_kmacs_px", 1))
+        ]
+        table.add_row(name, str(len(qualities)), *cells, ", ".join(with_weights(own)) or "-")
+    Console().print(table)
+
+
+def with_weights(cfg: DictConfig) -> list[str]:
+    """For which metrics weights are shipped or published, of any quality."""
+    found = []
+    for metric in METRICS:
+        if any(weights.SHIPPED.glob(f"{cfg.model.name}-{metric}*.safetensors")):
+            found.append(f"{metric} shipped")
+        elif any(weights.published_file(cfg.model.get("published"), metric, q) for q in qualities_of(cfg)):
+            found.append(metric)
+    return found
+
+
+def check(cfg: DictConfig) -> None:
+    """Load weights into their model, write an image and read it back; UserError says what does not fit."""
+    for quality in qualities_for(cfg):
+        sender, receiver = load_from(cfg, quality), load_from(cfg, quality)
+        rows, columns = torch.meshgrid(torch.linspace(0, 6, 128), torch.linspace(0, 9, 192), indexing="ij")
+        x = torch.stack([0.5 + 0.4 * (rows * f).sin() * columns.cos() for f in (1, 2, 3)])[None]
+        coded = sender.encode(x)
+        check_latents("test image", coded.latents, receiver.decode(coded.streams)[1])
+        broken = [name for name, value in sender.state_dict().items() if not bool(value.isfinite().all())]
+        if broken:
+            raise UserError(f"weights={cfg.weights}: NaN or infinite values in {', '.join(broken[:4])}")
+        count = sum(p.numel() for p in sender.parameters())
+        identity = sender.frozen.identity.weights.hex()
+        log.info(f"{cfg.model.name} quality {quality}: {sender.weights_note} weights {identity}, {count:,} parameters; codes and decodes")
+
+
+def export(cfg: DictConfig) -> None:
+    """Write weights under the reference implementation's names, as a checkpoint that it loads."""
+    (quality, *more) = qualities_for(cfg)
+    if more and not cfg.model.get("levels"):
+        raise UserError(f"quality={cfg.quality}: export writes one checkpoint; give one quality, such as quality=3")
+    path = Path(cfg.run.to).expanduser()
+    if path.exists():
+        raise UserError(f"run.to={path}: is there already; give another name or remove it")
+    model = load_from(cfg, quality)
+    state = reference_state(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path)
+    log.info(f"{path}: {cfg.model.name} quality {quality}, {model.weights_note} weights, {len(state)} entries")
