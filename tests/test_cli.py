@@ -110,7 +110,7 @@ def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["quality=9", "weights=none"], "1..8"),
         (["quality=high"], "1..8"),
         (["quality=[0]"], "1..8"),
-        (["run=train", "quality=all", "weights=none"], "takes one"),
+        (["run=train", "model=mbt2018", "quality=all", "weights=none"], "takes one"),
         (["nothing=3"], "quality"),
         (["model.K=3", "model=mbt2018"], "reference_names"),
         (["run=train", "run.step=5"], "round_from"),
@@ -127,7 +127,7 @@ def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["run=report"], "run.inputs"),
         (["run=report", "run.inputs=[/nowhere]"], "no records.csv"),
         (["data=folder"], "data.path: has to be given"),
-        (["model.net.g_a.act=swish", "weights=none", "quality=1"], "gdn, igdn, relu"),
+        (["model=mbt2018", "model.net.g_a.act=swish", "weights=none", "quality=1"], "gdn, igdn, relu"),
         (["quality=[1,"], "no viable alternative"),
     ],
 )
@@ -145,11 +145,11 @@ def test_wrong_choices_are_one_line(
     assert len(told) == 1, told
 
 
-def test_offline_default_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_offline_says_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LC_BENCH_WEIGHTS_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("LC_BENCH_CACHE", str(tmp_path / "empty"))
     with pytest.raises(SystemExit):
-        call(monkeypatch, f"hydra.run.dir={tmp_path}", "run.anchors=false", "quality=1")
+        call(monkeypatch, "model=mbt2018", f"hydra.run.dir={tmp_path}", "run.anchors=false", "quality=1")
     assert "weights=none" in capsys.readouterr().err
 
 

@@ -166,3 +166,19 @@ def test_resume_of_nothing_is_told(
     with pytest.raises(SystemExit):
         call(monkeypatch, *arguments(photos, tmp_path, "run.resume=/nowhere.ckpt"))
     assert "no checkpoint there" in capsys.readouterr().err
+
+
+def test_two_stages_of_variable_rate(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage 1 trains one rate; stage 2 starts from its weights and trains all rates, ladder and offsets included."""
+    own = ["model=mbt2018-mean-vbr", "model.N=8", "model.M=12", "run.steps=6"]
+    call(monkeypatch, *arguments(photos, tmp_path / "one", "model.stage=1", "quality=8"), *own)
+    first = load_file(tmp_path / "one" / "model.safetensors")
+    more = ["run.quantiser=mixed", f"weights={tmp_path / 'one' / 'model.safetensors'}", "quality=all"]
+    call(monkeypatch, *arguments(photos, tmp_path / "two"), *own, *more)
+    second = load_file(tmp_path / "two" / "model.safetensors")
+    untrained = lc_bench.build("mbt2018-mean-vbr", N=8, M=12).state_dict()
+    for key in ("ladder.log_step", "ladder.offset_net.0.weight"):
+        assert torch.equal(first[key], untrained[key]), "stage 1 moved what it does not use"
+        assert not torch.equal(second[key], first[key]), "stage 2 left the ladder alone"
+    change = (second["g_a.0.weight"] - first["g_a.0.weight"]).abs().max()
+    assert 0 < change < 0.02, "stage 2 did not start from stage 1"
