@@ -33,8 +33,9 @@ def test_round_trip_and_size(model: TransformCode, image: Tensor) -> None:
         out = model(image)
     coded = model.encode(image)
     assert torch.allclose(lc_bench.decompress(model, coded.streams), out.x_hat.clamp(0, 1), atol=1e-4)
-    # Odds are rounded and escapes take their part: 0.1 to 0.9 % over the estimate seen.
-    assert torch.allclose(coded.bits["y"], out.bits["y"].double(), rtol=0.015)
+    # Odds are rounded: 0.1 to 0.9 % over the estimate seen. Below it where symbols lie so far out that the estimate counts 30 bits.
+    assert (coded.bits["y"] < 1.015 * out.bits["y"]).all()
+    assert (coded.bits["y"] > 0.9 * out.bits["y"]).all()
     assert coded.segment_bytes[0]["y"] < 1.02 * float(out.bits["y"][0]) / 8 + 40
 
 

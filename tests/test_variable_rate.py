@@ -16,6 +16,7 @@ from lc_bench.codecs.checkerboard import checkerboard
 from lc_bench.coding.container import Header, pack, unpack
 from lc_bench.coding.tapes import RateTape
 from lc_bench.config import compose, qualities_of
+from lc_bench.entropy import GaussianPrior
 from lc_bench.errors import StreamError, UserError
 from lc_bench.layers.block_transform import block_basis, dct_matrix
 from lc_bench.losses import RateDistortion
@@ -110,12 +111,34 @@ def test_checkerboard_is_two_passes_over_the_whole_plane() -> None:
         anchor = ((torch.arange(5)[:, None] + torch.arange(7)) % 2 == 0)[None, None]
         zeros = torch.zeros(2, 64, 5, 7)
         first = codec.prior(codec.parameters_net(torch.cat([zeros, psi], 1)))
-        known = ((y - first.mean).round() + first.mean) * anchor
+        known = first.rounded(y) * anchor
         second = codec.prior(codec.parameters_net(torch.cat([codec.context(known), psi], 1)))
-        y_hat = torch.where(anchor, known, (y - second.mean).round() + second.mean)
+        y_hat = torch.where(anchor, known, second.rounded(y))
         bits = torch.where(anchor, first.bits(y_hat), second.bits(y_hat)).flatten(1).sum(1)
     assert torch.allclose(fast, y_hat, atol=1e-5)  # worst seen 2e-6
     assert torch.allclose(tape.bits["y"], bits, rtol=1e-5)
+
+
+def test_dead_zone_weighs_bits_against_error() -> None:
+    """The obvious twin: for each value, the cheaper of its nearest integer and 0."""
+    prior = GaussianPrior(mean=False, dead_zone=0.1, closed_below=0.3).eval()
+    scales = torch.from_numpy(prior.table_scales()).float()[:50]
+    values = torch.linspace(-2.2, 2.2, 443)
+    gaussian = prior(scales[:, None].expand(50, 443))
+    rounded = gaussian.rounded(values.expand(50, 443))
+    plain = GaussianPrior(mean=False)(scales[:, None])
+    bits = torch.stack([plain.bits(torch.full((50, 1), float(k))) for k in range(4)], 2)  # (50, 1, 4)
+    for table, scale in enumerate(scales.tolist()):
+        if scale < 0.3:
+            assert not rounded[table].any()
+            assert not gaussian.bits(rounded)[table].any()
+            continue
+        nearest = values.round()
+        zero, one = bits[table, 0, 0], bits[table, 0, 1]
+        worth = 0.1 * (one - zero) > values**2 - (values.abs() - 1) ** 2  # what 0 saves against 1, over what it adds
+        assert torch.equal(rounded[table], torch.where(worth, 0.0, nearest)), scale
+    tables = prior.make_tables()
+    assert tables.open[:-1].tolist() == [scale >= 0.3 for scale in prior.table_scales()]
 
 
 def test_checkerboard_covers_every_cell_once() -> None:

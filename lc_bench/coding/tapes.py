@@ -19,6 +19,7 @@ from ..ops.bounds import lower_bound
 from ..ops.quantise import add_noise, round_straight_through
 from . import segment
 from .frozen import Frozen
+from .tables import Tables
 
 
 class Prior(Protocol):
@@ -36,6 +37,10 @@ class Prior(Protocol):
 
     def bits(self, y: Tensor) -> Tensor:
         """Bits of each element of y, quantised or noisy; differentiable."""
+        ...
+
+    def rounded(self, y: Tensor) -> Tensor:
+        """What the sender makes of y: an integer away from the mean, the nearest if nothing speaks for another."""
         ...
 
     def index(self, shape: torch.Size) -> Tensor:
@@ -139,10 +144,21 @@ class RateTape:
     def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
         """y (B, ...) -> y_hat, what the receiver will see."""
         y, prior = self.rung.scaled(name, y, prior)
-        y_hat = self.quantise(y, prior.mean)
+        y_hat = self.quantise(y, prior.mean) if self.training else prior.rounded(y)
         mixed = self.training and self.quantiser == "mixed"
         self.count(name, add_noise(y) if mixed else y_hat, prior)
         return self.rung.restored(name, y_hat, prior)
+
+
+def open_last(index: Tensor, tables: Tables) -> Tensor:
+    """index (B, n) of tables -> the place of each symbol in its chunk: those with a choice last, else as they come.
+
+    Lanes step over rows without a choice; put together, the others fill as few rows as they can. They come last because
+    the encoder begins at the end, and doubles its lanes as soon as it has written enough.
+    """
+    is_open = tables.open.index_select(0, index.flatten()).view(index.shape)
+    closed = (~is_open).cumsum(1)
+    return torch.where(is_open, closed[:, -1:] + is_open.cumsum(1) - 1, closed - 1)
 
 
 class _CodingTape:
@@ -185,8 +201,7 @@ class EncodeTape(_CodingTape):
 
     def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
         y, prior = self.rung.scaled(name, y.double(), prior)
-        centred = y if prior.mean is None else y - prior.mean
-        rounded = centred.round()
+        rounded = prior.rounded(y) if prior.mean is None else (prior.rounded(y) - prior.mean).round()
         largest = segment.LARGEST_SYMBOL
         if not bool((rounded.abs() <= largest).all()):  # also catches NaN
             bad = ~(rounded.abs() <= largest).flatten(1).all(1)
@@ -195,7 +210,10 @@ class EncodeTape(_CodingTape):
         symbols = rounded.to(torch.int32)
         if name not in self.parts:
             self.names.append(name)
-        self.parts.setdefault(name, []).append((symbols.flatten(1), prior.index(y.shape).flatten(1)))
+        index = prior.index(y.shape).flatten(1)
+        place = open_last(index, self.frozen.tables(prior.family))
+        symbols_there, index_there = (torch.empty_like(t).scatter_(1, place, t) for t in (symbols.flatten(1), index))
+        self.parts.setdefault(name, []).append((symbols_there, index_there))
         self.families[name] = prior.family
         return self.keep(name, symbols, prior)
 
@@ -241,7 +259,9 @@ class DecodeTape(_CodingTape):
                 column = [own + carried for own, carried in zip(column, self._carried(), strict=True)]
             sizes = self.sizes.get(name, [index.shape[1]])
             self.decoders[name] = segment.Decoder(column, sizes, self.frozen.tables(prior.family))
-        return self.keep(name, self.decoders[name].next(index).view(y.shape), prior)
+        place = open_last(index, self.frozen.tables(prior.family))
+        symbols = self.decoders[name].next(torch.empty_like(index).scatter_(1, place, index)).gather(1, place)
+        return self.keep(name, symbols.view(y.shape), prior)
 
     def _carried(self) -> list[bytes]:
         """What the latest segment carried, once it is read to its end."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..coding.tables import TAIL, Tables
+from ..ops.quantise import round_straight_through
 from .gaussian import likelihood_to_bits
 
 WIDEST = 4096  # symbols of a table; a density that is wider than that leaves the rest to the escape
@@ -73,6 +74,9 @@ class FactorizedPrior(nn.Module):
 
     def over(self, step: Tensor) -> FactorizedOver:
         return FactorizedOver(self, step)
+
+    def rounded(self, y: Tensor) -> Tensor:
+        return round_straight_through(y, self.mean)
 
     def index(self, shape: torch.Size) -> Tensor:
         channel = torch.arange(self.channels, dtype=torch.int32, device=self.median.device)
@@ -156,6 +160,9 @@ class FactorizedOver:
         hands the step to an argument of another meaning), to be comparable with it; streams have the tables of the true bins.
         """
         return self.prior.bits(y * self.step, self.step if self.prior.training else 1.0)
+
+    def rounded(self, y: Tensor) -> Tensor:
+        return round_straight_through(y, self.mean)
 
     def index(self, shape: torch.Size) -> Tensor:
         return self.prior.index(shape)

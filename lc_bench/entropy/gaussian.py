@@ -31,7 +31,12 @@ class GaussianPrior(nn.Module):
     Called with parameters (B, C, ...) it is the Gaussians with these scales; with `mean`, the second half of the
     channels (with `mean_first`, the first) are the means; with `log_scale`, the parameters are logarithms of scales.
     Estimates use the exact scale (at least `scale_min`); coding uses the nearest table.
+
+    dead_zone: the sender rounds to 0 where that saves more bits, times dead_zone, than it adds squared error (in steps);
+    closed_below: latents of smaller scales are not sent, both sides take their means. Both matter outside training only.
     """
+
+    threshold: Tensor
 
     def __init__(
         self,
@@ -41,6 +46,8 @@ class GaussianPrior(nn.Module):
         levels: int = 64,
         log_scale: bool = False,
         mean_first: bool = False,
+        dead_zone: float = 0.0,
+        closed_below: float = 0.0,
     ) -> None:
         super().__init__()
         self.mean = mean
@@ -50,6 +57,13 @@ class GaussianPrior(nn.Module):
         self.scale_max = scale_max
         self.levels = levels
         self.step = math.log(scale_max / scale_min) / (levels - 1)
+        scale = self.table_scales()
+        self.closed = int((scale < closed_below).sum())  # so many tables, from the smallest scale on
+        zero, one = (-np.log2(np.maximum(ndtr((k + 0.5) / scale) - ndtr((k - 0.5) / scale), SMALLEST_LIKELIHOOD)) for k in (0, 1))
+        threshold = torch.from_numpy(0.5 + dead_zone * (one - zero) / 2)
+        threshold[: self.closed] = math.inf
+        self.register_buffer("threshold", threshold, persistent=False)  # magnitudes below it are rounded to 0
+        self.rounds_plainly = dead_zone == 0 and self.closed == 0
 
     def forward(self, parameters: Tensor) -> Gaussian:
         scale, mean = parameters.chunk(2, 1) if self.mean else (parameters, None)
@@ -57,16 +71,20 @@ class GaussianPrior(nn.Module):
             scale, mean = mean, scale
         return Gaussian(self, scale.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.log_scale else scale, mean)
 
+    def table_scales(self) -> np.ndarray:
+        return self.scale_min * np.exp(self.step * np.arange(self.levels))
+
     def make_tables(self) -> Tables:
-        scale = self.scale_min * np.exp(self.step * np.arange(self.levels))
+        scale = self.table_scales()
         # At least two symbols on each side: a table's tail is thinner than the latents that come with small scales.
         reach = np.maximum(np.ceil(-ndtri(TAIL) * scale), 2).astype(np.int64)
         symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
         pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
         pmf[np.arange(self.levels), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
         # At the smallest scale anything but 0 has a probability of 5e-6, less than a table can say: 0 is certain there.
-        pmf[0, 0], reach[0] = 1.0, 0
-        return Tables.from_pmf(pmf, np.where(np.arange(self.levels) > 0, 2 * reach + 2, 1), -reach)
+        certain = np.arange(self.levels) < max(1, self.closed)
+        pmf[certain, 0], reach[certain] = 1.0, 0
+        return Tables.from_pmf(pmf, np.where(certain, 1, 2 * reach + 2), -reach)
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,18 @@ class Gaussian:
         return Gaussian(self.family, self.scale / step, None if self.mean is None else self.mean / step)
 
     def bits(self, y: Tensor) -> Tensor:
-        return likelihood_to_bits(self.likelihood(y))
+        bits = likelihood_to_bits(self.likelihood(y))
+        if self.family.closed and not self.family.training:
+            bits = torch.where(self.index(y.shape) < self.family.closed, 0.0, bits)
+        return bits
+
+    def rounded(self, y: Tensor) -> Tensor:
+        """What the sender makes of y: its mean and a whole number."""
+        centred = y if self.mean is None else y - self.mean
+        symbols = centred.round()
+        if not self.family.rounds_plainly:
+            symbols[centred.abs() < self.family.threshold[self.index(y.shape)]] = 0
+        return symbols if self.mean is None else symbols + self.mean
 
     def likelihood(self, y: Tensor) -> Tensor:
         """Mass of the bin of width one about y."""

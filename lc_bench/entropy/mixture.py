@@ -63,6 +63,9 @@ class GaussianMixture:
         parts = Gaussian(self.family.gaussian, self.scale, self.mean_of).likelihood(y.unsqueeze(1))
         return likelihood_to_bits((self.weight * parts).sum(1))
 
+    def rounded(self, y: Tensor) -> Tensor:
+        return y.round()
+
     def index(self, shape: torch.Size) -> Tensor:
         raise TypeError("a mixture has no tables; lc_bench.codecs.MixtureLatent codes it")
 
@@ -109,6 +112,9 @@ class Decision:
 
     def over(self, step: Tensor) -> Decision:
         return self
+
+    def rounded(self, y: Tensor) -> Tensor:
+        return y.round()
 
     def index(self, shape: torch.Size) -> Tensor:
         return self.table.expand(shape)
