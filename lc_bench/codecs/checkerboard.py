@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..coding.tapes import RateTape, Tape
 from ..entropy import GaussianPrior
+from .window import Windows
 
 
 def checkerboard(height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -19,7 +20,7 @@ def checkerboard(height: int, width: int) -> tuple[Tensor, Tensor]:
 class Checkerboard(nn.Module):
     """Gaussians for y (B, C, H, W) from hyper-parameters psi (B, P, H, W) and, for every other cell, its coded neighbours.
 
-    context: network C -> Q that sees the anchors (the other cells are zero); parameters: 1x1 network Q + P -> 2 C. Anchors
+    context: CheckerboardConv2d C -> Q; parameters: 1x1 network Q + P -> 2 C. Anchors
     get zeros in place of Q. Training with noise may take `one_pass` over the whole latent: faster, but its latents are not
     rounded about means as the coder rounds them.
     """
@@ -49,11 +50,15 @@ class Checkerboard(nn.Module):
             theta = parameters(torch.cat([phi, side[:, :, cells]], 1).unsqueeze(3)).squeeze(3)
             return tape.code("y", flat[:, :, cells], self.prior(theta))
 
-        known = psi.new_zeros(batch, channels, height * width)
-        first = code(anchors, psi.new_zeros(()).expand(batch, self.context_channels(context), len(anchors)))
-        known = known.index_copy(2, anchors, first)
-        phi = context(known.unflatten(2, (height, width))).flatten(2)
-        return known.index_copy(2, others, code(others, phi[:, :, others])).unflatten(2, (height, width))
+        first = code(anchors, psi.new_zeros(()).expand(batch, context.out_channels, len(anchors)))
+        if tape.training:
+            known = psi.new_zeros(batch, channels, height * width).index_copy(2, anchors, first)
+            phi = context(known.unflatten(2, (height, width))).flatten(2)[:, :, others]
+            return known.index_copy(2, others, code(others, phi)).unflatten(2, (height, width))
+        windows = Windows(context, batch, height, width, psi)
+        windows.put(anchors, first)
+        windows.put(others, code(others, windows.context(others)))
+        return windows.grid()
 
     def _in_one_pass(self, tape: RateTape, y: Tensor, psi: Tensor) -> Tensor:
         y_hat = tape.quantise(y)
@@ -63,7 +68,3 @@ class Checkerboard(nn.Module):
         phi = self.context(y_hat.where(anchor, 0.0)).where(~anchor, 0.0)
         tape.count("y", y_hat, self.prior(self.parameters_net(torch.cat([phi, psi], 1))))
         return y_hat
-
-    @staticmethod
-    def context_channels(context: nn.Module) -> int:
-        return [m.out_channels for m in context.modules() if isinstance(m, nn.Conv2d)][-1]

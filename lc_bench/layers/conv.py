@@ -60,19 +60,19 @@ def _each(name: str, value: int | Sequence[int], count: int) -> list[int]:
     return values
 
 
-class MaskedConv2d(nn.Conv2d):
-    """Sees only what comes before in raster order (van den Oord et al. 2016, arXiv 1601.06759, mask A).
+class _WindowConv2d(nn.Conv2d):
+    """A convolution that sees some positions of its window only.
 
-    `taps` (T, 2) are the (row, column) of the positions it sees in its window, `tap_weight` (T * in, out) their weights.
+    `taps` (T, 2) are the (row, column) of the positions it sees, `tap_weight()` (T * in, out) their weights: what is needed to
+    compute it at a few places.
     """
 
     mask: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
+    def __init__(self, in_channels: int, out_channels: int, mask: Tensor) -> None:
+        kernel = len(mask)
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
-        mask = torch.zeros(kernel, kernel)
-        mask.view(-1)[: kernel * kernel // 2] = 1
-        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("mask", mask.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
@@ -86,15 +86,16 @@ class MaskedConv2d(nn.Conv2d):
         return self.weight[:, :, row, column].permute(2, 1, 0).flatten(0, 1)
 
 
-class CheckerboardConv2d(nn.Conv2d):
-    """Sees only the cells of the other colour.  He et al. 2021, arXiv 2103.15306."""
-
-    mask: Tensor
+class MaskedConv2d(_WindowConv2d):
+    """Sees only what comes before in raster order (van den Oord et al. 2016, arXiv 1601.06759, mask A)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
-        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
-        place = torch.arange(kernel)
-        self.register_buffer("mask", ((place[:, None] + place) % 2).float(), persistent=False)
+        super().__init__(in_channels, out_channels, (torch.arange(kernel * kernel) < kernel * kernel // 2).view(kernel, kernel))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+class CheckerboardConv2d(_WindowConv2d):
+    """Sees only the cells of the other colour (He et al. 2021, arXiv 2103.15306)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
+        place = torch.arange(kernel)
+        super().__init__(in_channels, out_channels, (place[:, None] + place) % 2 == 1)
