@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 bench: $(STAMP)  ## the main job: a leaderboard over the embedded photographs, real bitstreams
-	$(BIN)/python -m lc_bench $(or $(ARGS),weights=none quality=1)
+	$(BIN)/python -m lc_bench $(ARGS)
 
 test: $(STAMP)  ## all tests (under 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

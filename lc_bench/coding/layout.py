@@ -22,6 +22,7 @@ MAX_DOUBLINGS = 5
 SHAPES = [(1, 0), (1, 2), (1, 3), (1, 4), (1, 5), (3, 4)]
 SHAPES += [(first << k, MAX_DOUBLINGS) for k in range(7) for first in (2, 3)]
 MAX_STARTUP = 31
+MAX_QUIET = 15
 
 
 def stage_rows(code: int) -> int:
@@ -31,11 +32,16 @@ def stage_rows(code: int) -> int:
 
 @dataclass(frozen=True)
 class Lanes:
-    """first * 2**doublings lanes; each stage of the start-up lasts stage_rows(startup) rows."""
+    """first * 2**doublings lanes; each stage of the start-up lasts stage_rows(startup) rows.
+
+    The last `quiet` chunks have too few bits to start lanes from: the first lanes code them alone, and stages are counted
+    from there.
+    """
 
     first: int
     doublings: int
     startup: int
+    quiet: int = 0
 
     def width(self, row_from_end: int) -> int:
         return self.first << min(row_from_end // stage_rows(self.startup), self.doublings)
@@ -60,10 +66,14 @@ def lay_out(sizes: list[int], lanes: Lanes) -> list[Chunk]:
     """Rows of every chunk. Sender and receiver both derive this from the header and the shapes alone."""
     chunks: list[Chunk] = []
     stage = stage_rows(lanes.startup)
-    row = 0  # counted from the end of the stream
-    for size in reversed(sizes):
+    row = 0  # counted from the end of the stream, or of what comes before the quiet chunks
+    for place, size in enumerate(reversed(sizes)):
         runs: list[Run] = []
         missing = size
+        if place < lanes.quiet and size:
+            rows = -(-size // lanes.first)
+            runs.append(Run(lanes.first, rows))
+            missing -= rows * lanes.first
         while missing > 0:
             width = lanes.width(row)
             rows = -(-missing // width)
@@ -76,20 +86,29 @@ def lay_out(sizes: list[int], lanes: Lanes) -> list[Chunk]:
     return chunks[::-1]
 
 
-def choose_lanes(tail_bits: Callable[[int], float], symbols: int) -> Lanes:
-    """Lanes for a stream of so many symbols whose last k take tail_bits(k) bits: as many as it can carry at under 1 %,
-    with stages just long enough to emit what the next lanes start from. Few shapes: streams of a batch fall into few
+def choose_lanes(tail_bits: Callable[[int], float], sizes: list[int]) -> Lanes:
+    """Lanes for a stream of chunks of these sizes, whose last k symbols take tail_bits(k) bits: as many as it can carry at
+    under 1 %, with stages just long enough to emit what the next lanes start from, after so many quiet chunks that the
+    fewest steps are narrow (a bit in a quiet chunk is taken for a step). Few shapes: streams of a batch fall into few
     groups."""
+    symbols = sum(sizes)
     bits = tail_bits(symbols)
+    quiet_symbols = [sum(sizes[len(sizes) - quiet :]) for quiet in range(min(len(sizes) - 1, MAX_QUIET) + 1)]
     for first, doublings in reversed(SHAPES[1:]):
         if (first << doublings) * BITS_PER_LANE > bits:
             continue
-        for startup in range(MAX_STARTUP + 1):
-            ends = [first * stage_rows(startup) * ((2 << stage) - 1) for stage in range(doublings)]
-            if ends[-1] > symbols // 2:
-                break
-            # Two words for each lane, one bit of spread, and the 8 bits by which a first lane grows before it emits.
-            needs = [first * (33 * ((2 << stage) - 1) + 10) for stage in range(doublings)]
-            if all(tail_bits(end) >= need for end, need in zip(ends, needs, strict=True)):
-                return Lanes(first, doublings, startup)
+        # Two words for each lane, one bit of spread, and the 8 bits by which a first lane grows before it emits.
+        needs = [first * (33 * ((2 << stage) - 1) + 10) for stage in range(doublings)]
+        found: list[tuple[float, Lanes]] = []
+        for quiet, before in enumerate(quiet_symbols):
+            for startup in range(MAX_STARTUP + 1):
+                ends = [first * stage_rows(startup) * ((2 << stage) - 1) for stage in range(doublings)]
+                if ends[-1] > (symbols - before) // 2:
+                    break
+                if all(tail_bits(before + end) >= need for end, need in zip(ends, needs, strict=True)):
+                    narrow = doublings * stage_rows(startup) + tail_bits(before) / first
+                    found.append((narrow, Lanes(first, doublings, startup, quiet)))
+                    break
+        if found:
+            return min(found, key=lambda choice: choice[0])[1]
     return Lanes(1, 0, 0)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import StreamError
 from . import varint
-from .layout import MAX_STARTUP, SHAPES, Chunk, Lanes, choose_lanes, lay_out
+from .layout import MAX_QUIET, MAX_STARTUP, SHAPES, Chunk, Lanes, choose_lanes, lay_out
 from .rans import LOWER, STATE_BITS, decode_rows, encode_rows
 from .tables import ESCAPE, Tables
 
@@ -49,7 +49,7 @@ def encode(
         tail, *lists = _find_entries(symbols[sample], index[sample], tables, entries[sample])
         outside.append((lists[0], lists[1]))
         bits[sample] = tail[-1] + 8 * sum(map(len, lists))
-        groups[choose_lanes(lambda k, tail=tail: float(tail[-1 if k == len(symbols[0]) else k // TALLY]), symbols.shape[1])].append(sample)
+        groups[choose_lanes(lambda k, tail=tail: float(tail[-1 if k == len(symbols[0]) else k // TALLY]), sizes)].append(sample)
     segments = [b""] * len(symbols)
     for lanes, members in groups.items():
         chosen = entries if len(members) == len(entries) else entries[members]
@@ -69,7 +69,7 @@ def _head(lanes: Lanes, escapes: bytes, exceptions: bytes, carry: bool) -> bytes
     code = SHAPES.index((lanes.first, lanes.doublings)) | (CARRIES if carry else 0)
     head = bytes([code | (HAS_ESCAPES if escapes else 0) | (HAS_EXCEPTIONS if exceptions else 0)])
     if lanes.doublings:
-        head += bytes([lanes.startup])
+        head += varint.write(lanes.startup | lanes.quiet << 5)
     return head + b"".join(varint.write(len(part)) + part for part in (escapes, exceptions) if part)
 
 
@@ -295,9 +295,9 @@ def _split(data: bytes) -> tuple[Lanes, list[int], list[tuple[int, int]], bytes,
     if code & 31 >= len(SHAPES):
         raise StreamError(f"damaged stream: a segment that starts with {code}")
     first, doublings = SHAPES[code & 31]
-    startup = 0
+    stages = 0
     if doublings:
-        startup, position = varint.read(data, position, MAX_STARTUP)
+        stages, position = varint.read(data, position, MAX_QUIET << 5 | MAX_STARTUP)
     lists = []
     for flag in (HAS_ESCAPES, HAS_EXCEPTIONS):
         size = 0
@@ -307,7 +307,7 @@ def _split(data: bytes) -> tuple[Lanes, list[int], list[tuple[int, int]], bytes,
                 raise StreamError("stream cut short: it ends inside the escapes")
         lists.append(data[position : position + size])
         position += size
-    lanes = Lanes(first, doublings, startup)
+    lanes = Lanes(first, doublings, stages & MAX_STARTUP, stages >> 5)
     return lanes, varint.read_all_signed(lists[0]), _read_exceptions(lists[1]), data[position:], bool(code & CARRIES)
 
 

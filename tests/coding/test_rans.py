@@ -100,7 +100,9 @@ def test_round_trip(sizes: list[int], batch: int, seed: int, spread: float) -> N
     assert alone == data[:1], "a sample's bytes depend on the samples beside it"
 
 
-@pytest.mark.parametrize("lanes", [Lanes(first, doublings, startup) for first, doublings in SHAPES[:8] for startup in (0, 3)])
+@pytest.mark.parametrize(
+    "lanes", [Lanes(first, doublings, startup, quiet) for first, doublings in SHAPES[:8] for startup in (0, 3) for quiet in (0, 1)]
+)
 def test_every_shape_of_lanes(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "choose_lanes", lambda *_: lanes)
     symbols, index = draw(700, 2, 5)
@@ -207,7 +209,7 @@ def test_factorized_tables_follow_the_density() -> None:
 
 def test_layout_covers_every_symbol_once() -> None:
     for sizes in ([1], [1000], [3, 0, 900, 17], [64] * 50):
-        for lanes in (Lanes(1, 0, 0), Lanes(1, 3, 2), Lanes(3, 4, 5)):
+        for lanes in (Lanes(1, 0, 0), Lanes(1, 3, 2), Lanes(3, 4, 5), Lanes(2, 5, 0, 1), Lanes(2, 5, 1, 15)):
             for chunk, size in zip(lay_out(sizes, lanes), sizes, strict=True):
                 assert sum(run.width * run.rows for run in chunk.runs) == size + chunk.padding
 
@@ -215,8 +217,16 @@ def test_layout_covers_every_symbol_once() -> None:
 def test_lanes_are_paid_for() -> None:
     for symbols in (100, 10_000, 300_000):
         for rate in (0.01, 0.1, 1.0, 8.0):
-            lanes = choose_lanes(lambda k, rate=rate: rate * k, symbols)
+            lanes = choose_lanes(lambda k, rate=rate: rate * k, [symbols])
             assert lanes.first << lanes.doublings <= max(1, rate * symbols / 560)
+
+
+def test_quiet_chunks_leave_the_lanes_to_the_others() -> None:
+    """A last chunk almost without bits does not hold the start-up of the rest back."""
+    sizes = [20_000, 100_000]
+    lanes = choose_lanes(lambda k: 0.0 if k <= 100_000 else 3.0 * (k - 100_000), sizes)
+    alone = choose_lanes(lambda k: 3.0 * k, sizes[:1])
+    assert lanes == Lanes(alone.first, alone.doublings, alone.startup, 1)
 
 
 @settings(max_examples=150, deadline=None)
