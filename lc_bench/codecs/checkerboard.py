@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class Checkerboard(nn.Module):
     def __init__(self, context: nn.Module, parameters: nn.Module, prior: GaussianPrior, one_pass: bool = False) -> None:
         super().__init__()
         self.one_pass = one_pass
-        self.context = context
+        self.context: Any = context
         self.parameters_net = parameters
         self.prior = prior
 
@@ -50,7 +52,7 @@ class Checkerboard(nn.Module):
             theta = parameters(torch.cat([phi, side[:, :, cells]], 1).unsqueeze(3)).squeeze(3)
             return tape.code("y", flat[:, :, cells], self.prior(theta))
 
-        first = code(anchors, psi.new_zeros(()).expand(batch, context.out_channels, len(anchors)))
+        first = code(anchors, psi.new_zeros(()).expand(batch, self.context.out_channels, len(anchors)))
         if tape.training:
             known = psi.new_zeros(batch, channels, height * width).index_copy(2, anchors, first)
             phi = context(known.unflatten(2, (height, width))).flatten(2)[:, :, others]

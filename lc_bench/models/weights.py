@@ -94,12 +94,12 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
     return name
 
 
-def save(model: nn.Module, path: Path, /, **metadata: object) -> None:
-    """Write our format: tensors, and as metadata the resolved model file and what else is given."""
+def save(model: nn.Module, path: Path, /, dtype: torch.dtype | None = None, **metadata: object) -> None:
+    """Write our format: tensors (as `dtype`, if given), and as metadata the resolved model file and what else is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     part = path.with_name(path.name + ".part")
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
     save_file(state, part, {"format": "lc_bench", "architecture": getattr(model, "architecture", ""), **notes})
     part.replace(path)
 
