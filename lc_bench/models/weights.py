@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # What the reference keeps in its state and we derive: tables, bounds, masks, and the quantiles' search targets.
 DERIVED = re.compile(
-    r"(_quantized_cdf|_cdf_length|_offset|scale_table|scale_bound|\.target|\.mask|reparam\.|lower_bound|likelihood_lower_bound)"
+    r"(_quantized_cdf|_cdf_length|_offset|scale_table|scale_bound|\.target|\.mask|reparam\.|lower_bound|QuantOffset)"
 )
 SHIPPED = Path(__file__).parent.parent / "weights"
 
