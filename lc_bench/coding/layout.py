@@ -93,7 +93,9 @@ def choose_lanes(tail_bits: Callable[[int], float], sizes: list[int]) -> Lanes:
     groups."""
     symbols = sum(sizes)
     bits = tail_bits(symbols)
-    quiet_symbols = [sum(sizes[len(sizes) - quiet :]) for quiet in range(min(len(sizes) - 1, MAX_QUIET) + 1)]
+    # Chunks of a wavefront are small and alike: none of them is quiet.
+    most_quiet = len(sizes) - 1 if len(sizes) <= MAX_QUIET + 1 else 0
+    quiet_symbols = [sum(sizes[len(sizes) - quiet :]) for quiet in range(most_quiet + 1)]
     for first, doublings in reversed(SHAPES[1:]):
         if (first << doublings) * BITS_PER_LANE > bits:
             continue
