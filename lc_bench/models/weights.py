@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # What the reference keeps in its state and we derive: tables, bounds, masks, and the quantiles' search targets.
-DERIVED = re.compile(
-    r"(_quantized_cdf|_cdf_length|_offset|scale_table|scale_bound|\.target|\.mask|reparam\.|lower_bound|QuantOffset)"
-)
+DERIVED = re.compile(r"(_quantized_cdf|_cdf_length|_offset|scale_table|scale_bound|\.target|\.mask|reparam\.|lower_bound|QuantOffset)")
 SHIPPED = Path(__file__).parent.parent / "weights"
 
 
