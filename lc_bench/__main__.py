@@ -1,6 +1,6 @@
 """The command: compose a configuration, instantiate, run.
 
-python -m lc_bench [run=bench|train|report] [model=...] [data=...] [key=value ...]
+python -m lc_bench [run=bench|train|report|models|check|export] [model=...] [data=...] [key=value ...]
 """
 
 from __future__ import annotations
@@ -86,11 +86,12 @@ def find_own_conf(arguments: list[str]) -> None:
 
 def check_overrides(arguments: list[str]) -> None:
     """Wrong names of groups' choices, before anything is composed; sweeps such as model=a,b are checked one by one."""
+    known = groups()
     for argument in arguments:
         if argument.startswith("-") or "=" not in argument:
             continue
         group, _, value = argument.partition("=")
-        if group in groups() and value not in ("null", "", "[]") and "(" not in value:
+        if group in known and value not in ("null", "", "[]") and "(" not in value:
             for choice in value.strip("[]").split(","):
                 if choice.strip() not in choices(group):
                     raise unknown(group, choice, choices(group))

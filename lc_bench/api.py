@@ -133,6 +133,13 @@ def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
     return model.decode(streams)[0]
 
 
+def label_of(model: TransformCode, metric: str = "mse") -> str:
+    """Name in tables: metrics other than MSE are part of it, and weights that are neither published nor shipped."""
+    measured = "" if metric == "mse" else f" {metric}"
+    own = "" if model.weights_note in ("published", "shipped") else f" ({model.weights_note})"
+    return f"{model.name}{measured}{own}"
+
+
 def benchmark(model: TransformCode, data: str = "samples", images: int | None = None, **keys: Any) -> pd.DataFrame:
     """Records of the model on a data set of conf/data: every image to bytes, and decoded by a copy of the model.
 
@@ -141,5 +148,4 @@ def benchmark(model: TransformCode, data: str = "samples", images: int | None = 
     check_choice("data", data)
     source = make(compose(f"data={data}", *(f"data.{k}={v}" for k, v in keys.items())).data)
     receiver = copy.deepcopy(model)
-    label = model.name if model.weights_note in ("published", "shipped") else f"{model.name} ({model.weights_note})"
-    return pd.DataFrame(run_model(model, receiver, source, label, level=model.level + 1 if model.variable else 0, images=images))
+    return pd.DataFrame(run_model(model, receiver, source, label_of(model), level=model.level + 1 if model.variable else 0, images=images))

@@ -1,7 +1,7 @@
 """A latent under a Gaussian mixture, coded by decisions between sets of integers.
 
 Is the symbol the middle one? On which side? How far, by doubling? And where in that span, by halving? A near-certain answer
-costs next to nothing, a settled question nothing. Cost on a latent of 295 k elements: docs/decisions.md.
+costs next to nothing, a settled question nothing. Cost on a latent of 295 k elements: docs/models.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..coding.tapes import RateTape, Tape
+from ..coding.tapes import DecodeTape, EncodeTape, RateTape, Tape
 from ..entropy import GaussianMixturePrior
 from ..entropy.mixture import Decision, GaussianMixture
 from ..errors import UserError
@@ -37,20 +37,17 @@ class MixtureLatent(nn.Module):
         if "y" in tape.rung.offsets:
             raise UserError("reconstruction offsets need one Gaussian per element; a mixture has none: offsets=false")
         y, mixture = tape.rung.scaled("y", y.double(), mixture)
-        symbols = _Questions(tape, y, mixture).answer()
-        return tape.rung.restored("y", symbols.view(y.shape), mixture)
+        return tape.keep("y", _Questions(tape, y, mixture).answer().view(y.shape), mixture)
 
 
 class _Questions:
     """One latent, element by element (n,). What is sent is in `target`, which is NaN when decoding."""
 
-    def __init__(self, tape: Tape, y: Tensor, mixture: GaussianMixture) -> None:
+    def __init__(self, tape: EncodeTape | DecodeTape, y: Tensor, mixture: GaussianMixture) -> None:
         self.tape, self.shape, self.family = tape, y.shape, mixture.family.odds
         self.target = y.round().flatten()
         every = torch.arange(y.numel(), device=y.device)
         self.mixture = mixture.at(every)
-        step = tape.rung.step("y", self.target)
-        self.unit = 1.0 if step is None else step.item()  # the tape counts in steps
         self.middle = (self.mixture.weight * self.mixture.mean_of).sum(1).round()
         if bool(((self.target - self.middle).abs() >= 1 << SPANS).any()):
             raise UserError(f"latent y has symbols 2^{SPANS} and more from the middle of their distributions: the model is broken")
@@ -60,8 +57,8 @@ class _Questions:
         table = torch.zeros(self.target.shape, dtype=torch.int32, device=place.device)
         table[place] = self.family.index(one, zero)
         bit = torch.zeros_like(self.target)
-        bit[place] = truth(self.target[place]).to(bit) * self.unit
-        told = self.tape.code("y", bit.view(self.shape), Decision(self.family, table.view(self.shape)))  # type: ignore[arg-type]
+        bit[place] = truth(self.target[place]).to(bit)
+        told = self.tape.send("y", bit.view(self.shape), Decision(self.family, table.view(self.shape)))
         return told.flatten()[place] > 0
 
     def answer(self) -> Tensor:

@@ -101,10 +101,10 @@ def choose_lanes(tail_bits: Callable[[int], float], sizes: list[int]) -> Lanes:
             continue
         # Two words for each lane, one bit of spread, and the 8 bits by which a first lane grows before it emits.
         needs = [first * (33 * ((2 << stage) - 1) + 10) for stage in range(doublings)]
+        stages = [[first * stage_rows(s) * ((2 << stage) - 1) for stage in range(doublings)] for s in range(MAX_STARTUP + 1)]
         found: list[tuple[float, Lanes]] = []
         for quiet, before in enumerate(quiet_symbols):
-            for startup in range(MAX_STARTUP + 1):
-                ends = [first * stage_rows(startup) * ((2 << stage) - 1) for stage in range(doublings)]
+            for startup, ends in enumerate(stages):
                 if ends[-1] > (symbols - before) // 2:
                     break
                 if all(tail_bits(before + end) >= need for end, need in zip(ends, needs, strict=True)):

@@ -39,8 +39,12 @@ class Prior(Protocol):
         """Bits of each element of y, quantised or noisy; differentiable."""
         ...
 
+    def symbols(self, y: Tensor) -> Tensor:
+        """Whole numbers away from the mean that the sender takes for y: the nearest if nothing speaks for others."""
+        ...
+
     def rounded(self, y: Tensor) -> Tensor:
-        """What the sender makes of y: an integer away from the mean, the nearest if nothing speaks for another."""
+        """Symbols and mean; the gradient is that of y."""
         ...
 
     def index(self, shape: torch.Size) -> Tensor:
@@ -176,8 +180,17 @@ class _CodingTape:
     def exact(self, net: nn.Module) -> Any:
         return self.frozen.exact(net)
 
+    def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
+        """y (B, ...) -> y_hat, what the receiver sees."""
+        y, prior = self.rung.scaled(name, y.double(), prior)
+        return self.keep(name, self.send(name, y, prior), prior)
+
+    def send(self, name: str, y: Tensor, prior: Any) -> Tensor:
+        """Symbols of y, which is in steps already, over the wire; a codec that makes its own of them calls this, then `keep`."""
+        raise NotImplementedError
+
     def keep(self, name: str, symbols: Tensor, prior: Prior) -> Tensor:
-        """prior: over y / step."""
+        """Symbols of y / step and its prior -> y_hat."""
         y_hat = self.rung.restored(name, symbols.double() if prior.mean is None else symbols.double() + prior.mean, prior)
         self.latents.setdefault(name, []).append(y_hat)
         return y_hat
@@ -199,9 +212,8 @@ class EncodeTape(_CodingTape):
     def begin(self, name: str, sizes: list[int]) -> None:
         """The sender learns the sizes as it goes."""
 
-    def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
-        y, prior = self.rung.scaled(name, y.double(), prior)
-        rounded = prior.rounded(y) if prior.mean is None else (prior.rounded(y) - prior.mean).round()
+    def send(self, name: str, y: Tensor, prior: Any) -> Tensor:
+        rounded = prior.symbols(y)
         largest = segment.LARGEST_SYMBOL
         if not bool((rounded.abs() <= largest).all()):  # also catches NaN
             bad = ~(rounded.abs() <= largest).flatten(1).all(1)
@@ -215,7 +227,7 @@ class EncodeTape(_CodingTape):
         symbols_there, index_there = (torch.empty_like(t).scatter_(1, place, t) for t in (symbols.flatten(1), index))
         self.parts.setdefault(name, []).append((symbols_there, index_there))
         self.families[name] = prior.family
-        return self.keep(name, symbols, prior)
+        return symbols
 
     def segments(self) -> list[list[bytes]]:
         """The segments of each sample, in the order in which the latents were first coded."""
@@ -248,8 +260,7 @@ class DecodeTape(_CodingTape):
     def begin(self, name: str, sizes: list[int]) -> None:
         self.sizes[name] = sizes
 
-    def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
-        _, prior = self.rung.scaled(name, y, prior)
+    def send(self, name: str, y: Tensor, prior: Any) -> Tensor:
         index = prior.index(y.shape).flatten(1)
         if name not in self.decoders:
             if len(self.decoders) == len(self.columns):
@@ -261,7 +272,7 @@ class DecodeTape(_CodingTape):
             self.decoders[name] = segment.Decoder(column, sizes, self.frozen.tables(prior.family))
         place = open_last(index, self.frozen.tables(prior.family))
         symbols = self.decoders[name].next(torch.empty_like(index).scatter_(1, place, index)).gather(1, place)
-        return self.keep(name, symbols.view(y.shape), prior)
+        return symbols.view(y.shape)
 
     def _carried(self) -> list[bytes]:
         """What the latest segment carried, once it is read to its end."""

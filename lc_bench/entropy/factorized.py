@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..coding.tables import TAIL, Tables
-from ..ops.quantise import round_straight_through
 from .gaussian import likelihood_to_bits
+from .rounding import Rounding
 
 WIDEST = 4096  # symbols of a table; a density that is wider than that leaves the rest to the escape
 SEARCH = 2.0**20  # medians and tails are looked for in +- this
 
 
-class FactorizedPrior(nn.Module):
+class FactorizedPrior(Rounding, nn.Module):
     """channels: of the latent (B, C, ...); filters: widths of the hidden layers; init_scale: spread of the first density."""
 
     median: Tensor
@@ -74,9 +74,6 @@ class FactorizedPrior(nn.Module):
 
     def over(self, step: Tensor) -> FactorizedOver:
         return FactorizedOver(self, step)
-
-    def rounded(self, y: Tensor) -> Tensor:
-        return round_straight_through(y, self.mean)
 
     def index(self, shape: torch.Size) -> Tensor:
         channel = torch.arange(self.channels, dtype=torch.int32, device=self.median.device)
@@ -141,7 +138,7 @@ class StepFamily:
 
 
 @dataclass(frozen=True)
-class FactorizedOver:
+class FactorizedOver(Rounding):
     """The distribution of y / step, for a latent of variable quantisation.  Kamisli et al. 2024, arXiv 2402.18930."""
 
     prior: FactorizedPrior
@@ -160,9 +157,6 @@ class FactorizedOver:
         hands the step to an argument of another meaning), to be comparable with it; streams have the tables of the true bins.
         """
         return self.prior.bits(y * self.step, self.step if self.prior.training else 1.0)
-
-    def rounded(self, y: Tensor) -> Tensor:
-        return round_straight_through(y, self.mean)
 
     def index(self, shape: torch.Size) -> Tensor:
         return self.prior.index(shape)

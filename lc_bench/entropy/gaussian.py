@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ..coding.tables import TAIL, Tables
 from ..errors import UserError
 from ..ops.bounds import lower_bound
+from .rounding import Rounding
 
 LARGEST_LOG = 20.0  # beyond it a scale says nothing more, and its exponential overflows sooner or later
 SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
@@ -88,7 +90,7 @@ class GaussianPrior(nn.Module):
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Rounding):
     """One Gaussian per element; scale and mean have the shape of the latent."""
 
     family: GaussianPrior
@@ -105,13 +107,12 @@ class Gaussian:
             bits = torch.where(self.index(y.shape) < self.family.closed, 0.0, bits)
         return bits
 
-    def rounded(self, y: Tensor) -> Tensor:
-        """What the sender makes of y: its mean and a whole number."""
-        centred = y if self.mean is None else y - self.mean
-        symbols = centred.round()
+    def symbols(self, y: Tensor) -> Tensor:
+        symbols = super().symbols(y)
         if not self.family.rounds_plainly:
+            centred = y if self.mean is None else y - self.mean
             symbols[centred.abs() < self.family.threshold[self.index(y.shape)]] = 0
-        return symbols if self.mean is None else symbols + self.mean
+        return symbols
 
     def likelihood(self, y: Tensor) -> Tensor:
         """Mass of the bin of width one about y."""
@@ -122,10 +123,15 @@ class Gaussian:
         return 0.5 * (upper - lower)
 
     def index(self, shape: torch.Size) -> Tensor:
+        return self._index.expand(shape)
+
+    @cached_property
+    def _index(self) -> Tensor:
+        """Tables by element of the scale; rounding, counting and coding all ask for them."""
         out = torch.empty(self.scale.shape, dtype=torch.int32, device=self.scale.device)
         for scale, index in zip(self.scale, out, strict=True):  # one sample stays in the cache, a batch does not
             if bool(scale.max().isnan()):
                 raise UserError("a model's scales are NaN: its weights are broken, or its hyper-latent is out of all bounds")
             position = scale.clamp(self.family.scale_min, self.family.scale_max).log_()
             index.copy_(position.sub_(math.log(self.family.scale_min)).div_(self.family.step).add_(0.5))
-        return out.expand(shape)
+        return out

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..coding.tables import Tables
 from .gaussian import LARGEST_LOG, Gaussian, GaussianPrior, likelihood_to_bits
+from .rounding import Rounding
 
 # Odds from 2^-14 to 2^14 in 95 steps: rounding to the nearest costs at most 0.002 bits per decision, 0.0006 on average.
 FINEST = 14.0
@@ -43,7 +44,7 @@ class GaussianMixturePrior(nn.Module):
 
 
 @dataclass(frozen=True)
-class GaussianMixture:
+class GaussianMixture(Rounding):
     """scale, mean, weight (B, K, C, ...). Quantisation is to the integers themselves."""
 
     family: GaussianMixturePrior
@@ -62,9 +63,6 @@ class GaussianMixture:
     def bits(self, y: Tensor) -> Tensor:
         parts = Gaussian(self.family.gaussian, self.scale, self.mean_of).likelihood(y.unsqueeze(1))
         return likelihood_to_bits((self.weight * parts).sum(1))
-
-    def rounded(self, y: Tensor) -> Tensor:
-        return y.round()
 
     def index(self, shape: torch.Size) -> Tensor:
         raise TypeError("a mixture has no tables; lc_bench.codecs.MixtureLatent codes it")
@@ -100,7 +98,7 @@ class Odds(nn.Module):
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(Rounding):
     """A prior over 0 and 1. table: (B, C, ...) int32; the first is certain of 0."""
 
     family: Odds
@@ -109,12 +107,6 @@ class Decision:
     @property
     def mean(self) -> None:
         return None
-
-    def over(self, step: Tensor) -> Decision:
-        return self
-
-    def rounded(self, y: Tensor) -> Tensor:
-        return y.round()
 
     def index(self, shape: torch.Size) -> Tensor:
         return self.table.expand(shape)

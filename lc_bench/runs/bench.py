@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from .. import __version__
-from ..api import load_from, qualities_for
+from ..api import label_of, load_from, qualities_for
 from ..bench.anchors import Anchor
 from ..bench.learned import run_model
 from ..config import make
@@ -77,7 +77,7 @@ def main(cfg: DictConfig) -> float:
                     progress.advance(task)
             for quality in qualities:
                 pair = pair if quality == qualities[0] else load_pair(cfg, quality, device)
-                label = codec_label(cfg, pair[0])
+                label = label_of(pair[0], cfg.rate.name)
                 task = progress.add_task(f"{label} quality {quality}", total=count)
                 pictured = quality == qualities[len(qualities) // 2]
                 show = functools.partial(gallery.add, label, quality) if pictured else None
@@ -114,13 +114,6 @@ def run_anchor(anchor: Anchor, data: ImageSet, count: int) -> Iterator[Record]:
         for level in anchor.levels:
             note = {"codec": anchor.name, "kind": "anchor", "level": level, "weights": "", "version": anchor.version, "data": data.name}
             yield {**note, **anchor.run(name, pixels, level)}
-
-
-def codec_label(cfg: DictConfig, model: TransformCode) -> str:
-    """Name in tables: metrics other than MSE are part of it, and weights that are neither published nor shipped."""
-    metric = "" if cfg.rate.name == "mse" else f" {cfg.rate.name}"
-    own = "" if model.weights_note in ("published", "shipped") else f" ({model.weights_note})"
-    return f"{cfg.model.name}{metric}{own}"
 
 
 def make_anchors(cfg: DictConfig) -> list[Anchor]:

@@ -55,13 +55,13 @@ def check(cfg: DictConfig) -> None:
     """Load weights into their model, write an image and read it back; UserError says what does not fit."""
     for quality in qualities_for(cfg):
         sender, receiver = load_from(cfg, quality), load_from(cfg, quality)
+        broken = [name for name, value in sender.state_dict().items() if not bool(value.isfinite().all())]
+        if broken:
+            raise UserError(f"weights={cfg.weights}: NaN or infinite values in {', '.join(broken[:4])}")
         rows, columns = torch.meshgrid(torch.linspace(0, 6, 128), torch.linspace(0, 9, 192), indexing="ij")
         x = torch.stack([0.5 + 0.4 * (rows * f).sin() * columns.cos() for f in (1, 2, 3)])[None]
         coded = sender.encode(x)
         check_latents("test image", coded.latents, receiver.decode(coded.streams)[1])
-        broken = [name for name, value in sender.state_dict().items() if not bool(value.isfinite().all())]
-        if broken:
-            raise UserError(f"weights={cfg.weights}: NaN or infinite values in {', '.join(broken[:4])}")
         count = sum(p.numel() for p in sender.parameters())
         identity = sender.frozen.identity.weights.hex()
         log.info(f"{cfg.model.name} quality {quality}: {sender.weights_note} weights {identity}, {count:,} parameters; codes and decodes")
