@@ -38,11 +38,6 @@ class Context(nn.Module):
         self.parameters_net = parameters
         self.prior = prior
 
-    def sizes(self, shape: torch.Size) -> list[int]:
-        """Symbols per sample of each chunk."""
-        _, channels, height, width = shape
-        return [channels * len(cells) for cells in raster_wavefront(height, width, self.context.kernel_size[0] // 2)]  # type: ignore[index,operator]
-
     def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
         if isinstance(tape, RateTape) and tape.parallel:
             y_hat = tape.quantise(y)

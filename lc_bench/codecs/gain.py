@@ -52,7 +52,6 @@ class GainHyperprior(nn.Module):
     def forward(self, tape: Tape, y: Tensor) -> Tensor:
         level = _level(tape)
         psi = self.hyper(tape, y)
-        tape.begin("y", self.y.sizes(y.shape))  # type: ignore[operator]
         return self.y(tape, y * tape.exact(self.gain)(level), psi) * tape.exact(self.gain_inv)(level)
 
 

@@ -26,10 +26,6 @@ class MixtureLatent(nn.Module):
         super().__init__()
         self.prior = prior
 
-    def sizes(self, shape: torch.Size) -> list[int]:
-        """Symbols per sample of each chunk: one chunk per question."""
-        return [shape[1:].numel()] * (2 * SPANS)
-
     def forward(self, tape: Tape, y: Tensor, parameters: Tensor) -> Tensor:
         mixture = self.prior(parameters)
         if isinstance(tape, RateTape):

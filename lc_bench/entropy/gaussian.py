@@ -11,14 +11,17 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 from torch import Tensor, nn
 
-from ..coding.tables import TAIL, Tables
+from ..coding.ans import SLOTS
+from ..coding.tables import Tables
 from ..errors import UserError
 from ..ops.bounds import lower_bound
 from .rounding import Rounding
 
+FARTHEST = 4.3
+NO_ESCAPE = 0.33  # below this scale not even 2 comes once in 200,000 symbols: exceptions do for what a model has not foreseen
 LARGEST_LOG = 20.0  # beyond it a scale says nothing more, and its exponential overflows sooner or later
 SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
 
@@ -45,7 +48,7 @@ class GaussianPrior(nn.Module):
         mean: bool = True,
         scale_min: float = 0.11,
         scale_max: float = 256.0,
-        levels: int = 64,
+        levels: int = 128,
         log_scale: bool = False,
         mean_first: bool = False,
         dead_zone: float = 0.0,
@@ -78,15 +81,17 @@ class GaussianPrior(nn.Module):
 
     def make_tables(self) -> Tables:
         scale = self.table_scales()
-        # At least two symbols on each side: a table's tail is thinner than the latents that come with small scales.
-        reach = np.maximum(np.ceil(-ndtri(TAIL) * scale), 2).astype(np.int64)
+        # Symbols of a sixth of a count and more, within 4.3 standard deviations: further out the escape is cheaper. Small scales need none.
+        far = np.sqrt(2 * np.log(6 * SLOTS / (scale * math.sqrt(2 * math.pi))))
+        reach = np.maximum(np.ceil(np.minimum(far, FARTHEST) * scale - 0.5), 1).astype(np.int64)
+        escapes = scale >= NO_ESCAPE
         symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
         pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
         pmf[np.arange(self.levels), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
         # At the smallest scale anything but 0 has a probability of 5e-6, less than a table can say: 0 is certain there.
         certain = np.arange(self.levels) < max(1, self.closed)
-        pmf[certain, 0], reach[certain] = 1.0, 0
-        return Tables.from_pmf(pmf, np.where(certain, 1, 2 * reach + 2), -reach)
+        pmf[certain, 0], reach[certain], escapes[certain] = 1.0, 0, False
+        return Tables.from_pmf(pmf, 2 * reach + 1 + escapes, -reach, escapes)
 
 
 @dataclass(frozen=True)
