@@ -5,11 +5,14 @@ Between two levels the gains' logarithms are interpolated. Gains into the quanti
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
 from ..coding.tapes import Tape
 from ..errors import UserError
+from ..ops import decimals
 from ..ops.quantise import between
 from .hyperprior import Bottleneck
 
@@ -25,6 +28,20 @@ class LevelGain(nn.Module):
     def forward(self, level: Tensor) -> Tensor:
         """level (B,) -> (B, C, 1, 1)."""
         return between(self.log_gain, level).exp()[:, :, None, None]
+
+    def exact_form(self) -> nn.Module:
+        return _ExactGain(self.log_gain.detach().double().T.tolist())
+
+
+class _ExactGain(nn.Module):
+    """A level's gains in decimal arithmetic. log_gain: by channel, then level."""
+
+    def __init__(self, log_gain: list[list[float]]) -> None:
+        super().__init__()
+        self.at = functools.cache(lambda level: [decimals.exp(decimals.between(values, level)) for values in log_gain])
+
+    def forward(self, level: Tensor) -> Tensor:
+        return level.new_tensor([self.at(value) for value in level.tolist()])[:, :, None, None]
 
 
 class GainHyper(nn.Module):
