@@ -64,7 +64,8 @@ class Exact(nn.Module):
         weight = _weight(layer)
         self.layer = copy.deepcopy(layer).to(torch.float64)
         if parametrize.is_parametrized(self.layer, "weight"):
-            parametrize.remove_parametrizations(self.layer, "weight")
+            self.layer.__class__ = parametrize.type_before_parametrizations(self.layer)  # removing it would alter the original's class
+            del self.layer.parametrizations
         transposed = layer.transposed if isinstance(layer, nn.modules.conv._ConvNd) else False
         rows = _by_output(weight, layer.groups) if transposed else weight
         rounded = round_weight(rows.reshape(len(rows), -1)).reshape(rows.shape) / UNIT
@@ -119,15 +120,17 @@ def round_weight(weight: np.ndarray) -> np.ndarray:
     """weight (O, n) -> each row at multiples of 2^-w, for the largest w of 0 .. 24 at which sum |k| + 2^w < 2^25, k being the row in 2^-w."""
     total = np.maximum(np.abs(weight).sum(1), 1.0)
     # Two finer than the sum suggests is too fine for certain: rounding moves it by half a unit per weight.
-    bits = np.minimum(np.floor(np.log2(WEIGHT_UNITS / total)) + 2, FINEST_WEIGHT).astype(np.int64)
-    while True:
-        units = np.rint(np.ldexp(weight, bits[:, None]))
-        over = np.abs(units).sum(1) + np.ldexp(1.0, bits) >= WEIGHT_UNITS
-        if (over & (bits <= 0)).any():
+    bits = np.clip(np.floor(np.log2(WEIGHT_UNITS / total)) + 2, 0, FINEST_WEIGHT).astype(np.int64)
+    rounded, rows = np.empty_like(weight), np.arange(len(weight))
+    while len(rows):
+        units = np.rint(weight[rows] * np.ldexp(1.0, bits[rows])[:, None])
+        over = np.abs(units).sum(1) + np.ldexp(1.0, bits[rows]) >= WEIGHT_UNITS
+        rounded[rows[~over]] = (units * np.ldexp(1.0, -bits[rows])[:, None])[~over]
+        rows = rows[over]
+        if (bits[rows] == 0).any():
             raise NoExactForm(f"weights of one output channel have magnitudes that add up to {total.max():.3g}; exact sums allow 2^25")
-        if not over.any():
-            return np.ldexp(units, -bits[:, None])
-        bits = bits - over
+        bits[rows] -= 1
+    return rounded
 
 
 def _layer(net: Any) -> nn.Module:
