@@ -150,10 +150,7 @@ def _layer(net: Any) -> nn.Module:
 
 
 # A subclass with a forward of its own computes something else.
-_PLAIN = {
-    kind.forward
-    for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-}
+_PLAIN = {kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)}
 
 
 def _weight(layer: Any) -> np.ndarray:
