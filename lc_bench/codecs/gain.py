@@ -5,8 +5,6 @@ Between two levels the gains' logarithms are interpolated. Gains into the quanti
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor, nn
 
@@ -38,10 +36,13 @@ class _ExactGain(nn.Module):
 
     def __init__(self, log_gain: list[list[float]]) -> None:
         super().__init__()
-        self.at = functools.cache(lambda level: [decimals.exp(decimals.between(values, level)) for values in log_gain])
+        self.log_gain = log_gain
+        self.known: dict[float, list[float]] = {}  # by level
 
     def forward(self, level: Tensor) -> Tensor:
-        return level.new_tensor([self.at(value) for value in level.tolist()])[:, :, None, None]
+        for value in set(level.tolist()) - self.known.keys():
+            self.known[value] = [decimals.exp(decimals.between(values, value)) for values in self.log_gain]
+        return level.new_tensor([self.known[value] for value in level.tolist()])[:, :, None, None]
 
 
 class GainHyper(nn.Module):

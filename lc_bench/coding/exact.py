@@ -37,7 +37,7 @@ def exact_form(net: nn.Module) -> nn.Module:
     A layer of a user's own may have a method `exact_form()` that returns its module: from float64 multiples of UNIT, at most LARGEST
     in magnitude, to such, with sums that stay below 2^53 units.
     """
-    form = _layer(net).eval().requires_grad_(False)
+    form = _layer(net)
     return form if isinstance(form, ExactWindow) else nn.Sequential(OnGrid(), form)
 
 
@@ -73,8 +73,8 @@ class Exact(nn.Module):
         bias = np.zeros(len(rows)) if layer.bias is None else _finite(layer.bias)
         units = np.floor(np.clip(bias, -LARGEST, LARGEST) / UNIT + 0.5) + 0.5
         device = layer.bias.device if layer.bias is not None else next(layer.parameters()).device
-        self.layer.weight = nn.Parameter(torch.from_numpy(weight).to(device))
-        self.layer.bias = nn.Parameter(torch.from_numpy(units).to(device))
+        self.layer.weight = nn.Parameter(torch.from_numpy(weight).to(device), requires_grad=False)
+        self.layer.bias = nn.Parameter(torch.from_numpy(units).to(device), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_cuda:
@@ -117,7 +117,7 @@ class ExactLeakyReLU(nn.Module):
 
 
 def round_weight(weight: np.ndarray) -> np.ndarray:
-    """weight (O, n) -> each row at multiples of 2^-w, for the largest w of 0 .. 24 at which sum |k| + 2^w < 2^25, k being the row in 2^-w."""
+    """weight (O, n) -> each row as k * 2^-w with k whole, for the largest w of 0 .. 24 at which sum |k| + 2^w < 2^25."""
     total = np.maximum(np.abs(weight).sum(1), 1.0)
     # Two finer than the sum suggests is too fine for certain: rounding moves it by half a unit per weight.
     bits = np.clip(np.floor(np.log2(WEIGHT_UNITS / total)) + 2, 0, FINEST_WEIGHT).astype(np.int64)

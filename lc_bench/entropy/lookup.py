@@ -1,4 +1,7 @@
-"""Functions by table, so that coding gets the same bits of them everywhere; made in whole numbers, where nothing depends on a maths library."""
+"""Functions by table, so that coding gets the same bits of them everywhere.
+
+Tables of exponentials and of the normal distribution are made in whole numbers, where nothing depends on a maths library.
+"""
 
 from __future__ import annotations
 

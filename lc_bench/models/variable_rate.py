@@ -72,9 +72,9 @@ class _ExactLadder(nn.Module):
         self.log_step = None if ladder.log_step is None else ladder.log_step.detach().double().tolist()
         self.tell = ladder.tell
         self.offset_net, self.z_net = (net and exact_form(net) for net in (ladder.offset_net, ladder.z_net))
-        self.at = functools.cache(self._at)
+        self.known: dict[float, dict[str, float]] = {}  # by level
 
-    def _at(self, level: float) -> dict[str, float]:
+    def at(self, level: float) -> dict[str, float]:
         """Steps by latent."""
         assert self.log_step is not None
         steps = {"y": decimals.exp(decimals.between(self.log_step, level))}
@@ -87,7 +87,9 @@ class _ExactLadder(nn.Module):
     def forward(self, level: Tensor) -> Rung:
         if self.log_step is None:
             return Rung(level)
-        rows = [self.at(value) for value in level.tolist()]
+        for value in set(level.tolist()) - self.known.keys():
+            self.known[value] = self.at(value)
+        rows = [self.known[value] for value in level.tolist()]
         steps = {name: level.new_tensor([row[name] for row in rows]) for name in rows[0]}
         sign = level.new_tensor([2 * value / self.last - 1 for value in level.tolist()]) if self.tell else None
         return Rung(level, steps, sign, _offsets(self.offset_net))

@@ -1,4 +1,4 @@
-"""Exponentials of single numbers, the same on every machine: decimal arithmetic says how each digit is rounded, a maths library does not."""
+"""Exponentials of single numbers, the same on every machine: decimal arithmetic says how each digit is rounded."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def softplus(x: Decimal) -> float:
 def between(values: Sequence[float], level: float) -> Decimal:
     """Values of levels 0, 1, ..., interpolated linearly."""
     below = max(0, min(int(level), len(values) - 2))
-    low, high = Decimal(values[below]), Decimal(values[below + 1])
+    low, high = Decimal(values[below]), Decimal(values[min(below + 1, len(values) - 1)])
     return ARITHMETIC.add(low, ARITHMETIC.multiply(ARITHMETIC.subtract(high, low), Decimal(level) - below))
