@@ -85,9 +85,10 @@ def _look_up(table: Tensor, x: Tensor, unit: float, largest: float) -> Tensor:
 
 def nearest_of_series(first: float, log_ratio: float, count: int) -> Tensor:
     """(65536,) int32: for the upper half of a float32's bits, the nearest of first, first e^log_ratio, ... in the logarithm; NaN: -1."""
-    bits = np.arange(1 << 16, dtype=np.uint32) << 16 | 1 << 15  # the middle of all floats with these upper halves
+    lowest = np.arange(1 << 16, dtype=np.uint32) << 16
+    middle = lowest | 1 << 15  # of all floats with these upper halves
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = bits.view(np.float32).astype(np.float64)
+        value = np.where(np.isfinite(lowest.view(np.float32)), middle.view(np.float32), lowest.view(np.float32)).astype(np.float64)
         place = np.floor((np.log(np.maximum(value, first)) - math.log(first)) / log_ratio + 0.5)
     return torch.from_numpy(np.where(np.isnan(value), -1, np.clip(place, 0, count - 1)).astype(np.int32))
 

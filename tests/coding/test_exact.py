@@ -17,13 +17,15 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import lc_bench
+from lc_bench.codecs import LevelGain
 from lc_bench.coding import frozen
 from lc_bench.coding.container import Header, pack, unpack
 from lc_bench.coding.exact import LARGEST, UNIT, WEIGHT_UNITS, ExactWindow, NoExactForm, exact_form, on_grid, round_weight
 from lc_bench.data.images import read_image, to_unit
+from lc_bench.entropy import GaussianPrior, lookup
 from lc_bench.errors import StreamError, UserError
 from lc_bench.layers import CheckerboardConv2d, MaskedConv2d, SpectralConv2d, SpectralConvTranspose2d, sub_pixel
-from lc_bench.models import TransformCode, weights
+from lc_bench.models import Ladder, TransformCode, weights
 
 
 def small_nets() -> dict[str, nn.Module]:
@@ -224,4 +226,47 @@ def test_rates_hardly_move(shared: Path, name: str, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(frozen, "exact_form", form)
         model._frozen = None
         bits.append(sum(float(b.sum()) for b in model.encode(x).bits.values()))
-    assert bits[1] == pytest.approx(bits[0], rel=1e-3)  # worst seen 3e-4; 9e-4 of random weights with one latent at 18 bits more
+    assert bits[1] == pytest.approx(
+        bits[0], rel=1e-3
+    )  # worst seen 3e-4 (lite at levels 0 .. 7: 1.3e-4); 9e-4 of random weights with one latent at 18 bits more
+
+
+@pytest.mark.parametrize("levels", [2, 64, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scales_find_the_nearest_table(levels: int, dtype: torch.dtype) -> None:
+    """As logarithms say, but within 0.4 % of the middle between two scales: 7 bits of a float's mantissa decide."""
+    prior = GaussianPrior(mean=False, levels=levels)
+    ends = torch.tensor([-1.0, -0.0, 0.0, 1e-30, 0.11, 256.0, 1e30, math.inf])
+    assert prior(ends.to(dtype)[None]).index(torch.Size((1, 8))).tolist() == [[0] * 5 + [levels - 1] * 3]
+    scale = torch.linspace(math.log(0.1), math.log(300), 20001, dtype=torch.float64).exp().to(dtype)[None]
+    place = (scale.double().clamp(0.11, 256).log() - math.log(0.11)) / prior.step
+    off = (prior(scale).index(scale.shape) - place).abs() - 0.5
+    assert float(off.max()) * prior.step < 0.004
+    with pytest.raises(UserError, match="NaN"):
+        prior(torch.tensor([[1.0, math.nan]], dtype=dtype)).index(torch.Size((1, 2)))
+
+
+def test_tables_of_functions() -> None:
+    places = torch.arange(-24576, 24577, dtype=torch.float64) / 4096
+    whole = lookup.normal(places)
+    assert torch.equal(whole, whole.round())
+    assert (whole - torch.special.ndtr(places) * 2.0**32).abs().max() < 0.501  # rounding; worst seen 0.49998
+    logs = torch.arange(-20480, 20481, dtype=torch.float64) / 1024
+    assert torch.allclose(lookup.exponential(logs), logs.exp(), rtol=1e-15)  # worst seen 2.2e-16
+    assert torch.equal(lookup.exponential(torch.tensor([-99.0, 99.0]).double()), lookup.exponential(torch.tensor([-20.0, 20.0]).double()))
+    with pytest.raises(UserError, match="NaN"):
+        lookup.exponential(torch.tensor([math.nan]).double())
+
+
+def test_steps_and_gains_as_float_networks_say() -> None:
+    torch.manual_seed(0)
+    level = torch.tensor([0.0, 2.5625, 7.0], dtype=torch.float64)
+    ladder, gain = Ladder(8, (10.0, 0.3), tell=True, offsets=True, z_step=True), LevelGain(8, 5, (0.1, 3.0))
+    with torch.no_grad():
+        expected, found = ladder.double()(level), exact_form(ladder)(level)
+        assert torch.allclose(found.sign, expected.sign, rtol=1e-15)
+        for latent, step in expected.steps.items():
+            assert torch.allclose(found.steps[latent], step, rtol=1e-12 if latent == "y" else 1e-3), latent
+        symbols, scale, step = torch.tensor([-2.0, 0.0, 1.0]).double(), torch.tensor([0.2, 1.0, 30.0]).double(), level[1:2]
+        assert torch.allclose(found.offsets["y"](symbols, scale, step), expected.offsets["y"](symbols, scale, step), atol=3 * UNIT)
+        assert torch.allclose(exact_form(gain)(level), gain.double()(level), rtol=1e-12)
