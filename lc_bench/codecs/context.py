@@ -53,7 +53,7 @@ class Context(nn.Module):
         batch, _, height, width = y.shape
         windows = Windows(context, batch, height, width, psi)
         if self.level is not None and "y" in tape.rung.steps:
-            windows.bias = windows.bias + tape.exact(self.level)(1 / tape.rung.steps["y"][:, None])[:, None]
+            windows.shift = tape.exact(self.level)(1 / tape.rung.steps["y"][:, None])[:, None]
         flat, side = y.flatten(2), psi.flatten(2)
         for step in raster_wavefront(height, width, windows.reach):
             cells = step.to(y.device)

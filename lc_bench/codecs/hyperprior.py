@@ -5,7 +5,6 @@ Factorized and scale hyperprior: Ballé et al. 2018, arXiv 1802.01436; mean and 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..coding.tapes import Tape

@@ -1,7 +1,7 @@
 """The file: a header that says what the stream is, its segments, a checksum.
 
-    "LC" | version (1) | architecture (1) | weights (3) | segments | sizes << 4 | 0x80 with a level (1) |
-    level (varint, if there is one) | sizes (varints: height, width of an image) |
+    "LC" | version (1) | architecture (1) | weights (3) | segments | sizes << 4 | 0x40 if bound to a place | 0x80 with a level (1) |
+    level (varint, if there is one) | place (2, if it is bound to one) | sizes (varints: height, width of an image) |
     lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
 
 A reader checks all of it before it decodes anything.
@@ -18,6 +18,7 @@ from . import varint
 MAGIC = b"LC"
 VERSION = 1
 HAS_LEVEL = 0x80
+HAS_PLACE = 0x40
 # Sizes up to 2^24 on a side and 2^28 in all keep what a header can ask for within a few gigabytes.
 LARGEST_SIDE = 1 << 24
 LARGEST_AREA = 1 << 28
@@ -36,13 +37,16 @@ class Header:
     identity: Identity
     sizes: tuple[int, ...]  # (height, width)
     level: int | None = None
+    place: bytes | None = None  # 2, of where alone it decodes: the model has networks without an exact form
 
 
 def pack(header: Header, segments: list[bytes]) -> bytes:
     body = bytearray(MAGIC + bytes([VERSION]) + header.identity.architecture + header.identity.weights)
     body.append(len(segments) | len(header.sizes) << 4 | (0 if header.level is None else HAS_LEVEL))
+    body[-1] |= 0 if header.place is None else HAS_PLACE
     if header.level is not None:
         body += varint.write(header.level)
+    body += header.place or b""
     body += b"".join(map(varint.write, header.sizes))
     body += b"".join(varint.write(len(s)) for s in segments[:-1])
     body += b"".join(segments)
@@ -61,7 +65,10 @@ def unpack(stream: bytes) -> tuple[Header, list[bytes]]:
     counts, position, level = data[7], 8, None
     if counts & HAS_LEVEL:
         level, position = varint.read(data, position)
-    sizes, position = _numbers(data, position, counts >> 4 & 7, LARGEST_SIDE)
+    place = None
+    if counts & HAS_PLACE:
+        place, position = data[position : position + 2], position + 2
+    sizes, position = _numbers(data, position, counts >> 4 & 3, LARGEST_SIDE)
     if not 1 <= len(sizes) <= 3 or 0 in sizes or not counts & 15:
         raise StreamError(f"damaged stream: sizes {sizes}, {counts & 15} segments")
     area = 1
@@ -77,7 +84,7 @@ def unpack(stream: bytes) -> tuple[Header, list[bytes]]:
     for length in lengths:
         segments.append(data[position : position + length])
         position += length
-    return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level), segments
+    return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level, place), segments
 
 
 def _numbers(data: bytes, position: int, count: int, most: int) -> tuple[list[int], int]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from .ans import LOG
 
-# (lanes that start from a constant, doublings) by code: no lanes, 1, 2, 4 ... 1024, 4 x 16 ... 4 x 512, 16 x 8 ... 16 x 256, 64 x 16 ... 64 x 128.
+# (lanes that start from a constant, doublings) by code: no lanes; 1, 2, 4 ... 1024; 4 x 16 ... 4 x 512; 16 x 8 ... 16 x 256; 64 x 16 ...
+# 64 x 128.
 SHAPES = [
     (0, 0),
     *((1, d) for d in range(11)),

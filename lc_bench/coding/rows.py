@@ -1,7 +1,8 @@
 """Samples of a batch advance together: steps that code one row of each, in sections of equal widths.
 
-Samples have layouts of their own (`layout.Walk`), and chunks of unequal length, since only symbols with a choice are coded. Step i of a chunk is
-the i-th row of every sample that has as many; where a sample has fewer lanes than the widest, the rest are certain symbols.
+Samples have layouts of their own (`layout.Walk`), and chunks of unequal length, since only symbols with a choice are coded. Step
+i of a chunk is the i-th row of every sample that has as many; where a sample has fewer lanes than the widest, the rest are
+certain symbols.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from ..ops.bounds import lower_bound
 from ..ops.quantise import add_noise, round_straight_through
 from . import segment
 from .frozen import Frozen
-from .tables import Tables
 
 
 class Prior(Protocol):

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from ..coding.ans import SLOTS
 from ..coding.tables import Tables
-from ..errors import UserError
 from ..ops.bounds import lower_bound
+from .lookup import exponential, look_up_series, nearest_of_series
 from .rounding import Rounding
 
-FARTHEST = 4.3
+FARTHEST = 4.3  # standard deviations that a table reaches
 NO_ESCAPE = 0.33  # below this scale not even 2 comes once in 200,000 symbols: exceptions do for what a model has not foreseen
-LARGEST_LOG = 20.0  # beyond it a scale says nothing more, and its exponential overflows sooner or later
 SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
 
 
@@ -42,6 +41,7 @@ class GaussianPrior(nn.Module):
     """
 
     threshold: Tensor
+    nearest: Tensor
 
     def __init__(
         self,
@@ -68,13 +68,14 @@ class GaussianPrior(nn.Module):
         threshold = torch.from_numpy(0.5 + dead_zone * (one - zero) / 2)
         threshold[: self.closed] = math.inf
         self.register_buffer("threshold", threshold, persistent=False)  # magnitudes below it are rounded to 0
+        self.register_buffer("nearest", nearest_of_series(scale_min, self.step, levels), persistent=False)
         self.rounds_plainly = dead_zone == 0 and self.closed == 0
 
     def forward(self, parameters: Tensor) -> Gaussian:
         scale, mean = parameters.chunk(2, 1) if self.mean else (parameters, None)
         if self.mean_first and mean is not None:
             scale, mean = mean, scale
-        return Gaussian(self, scale.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.log_scale else scale, mean)
+        return Gaussian(self, exponential(scale) if self.log_scale else scale, mean)
 
     def table_scales(self) -> np.ndarray:
         return self.scale_min * np.exp(self.step * np.arange(self.levels))
@@ -133,10 +134,4 @@ class Gaussian(Rounding):
     @cached_property
     def _index(self) -> Tensor:
         """Tables by element of the scale; rounding, counting and coding all ask for them."""
-        out = torch.empty(self.scale.shape, dtype=torch.int32, device=self.scale.device)
-        for scale, index in zip(self.scale, out, strict=True):  # one sample stays in the cache, a batch does not
-            if bool(scale.max().isnan()):
-                raise UserError("a model's scales are NaN: its weights are broken, or its hyper-latent is out of all bounds")
-            position = scale.clamp(self.family.scale_min, self.family.scale_max).log_()
-            index.copy_(position.sub_(math.log(self.family.scale_min)).div_(self.family.step).add_(0.5))
-        return out
+        return look_up_series(self.family.nearest, self.scale)

@@ -120,7 +120,7 @@ class TransformCode(nn.Module):
         with clock("coding"), repeatable():
             self.codec(tape, y)
             segments = tape.segments()
-            header = Header(frozen.identity, tuple(x.shape[-2:]), written)
+            header = Header(frozen.identity, tuple(x.shape[-2:]), written, frozen.place if frozen.inexact else None)
             streams = [pack(header, row) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)
@@ -167,6 +167,11 @@ def _common(headers: tuple[Header, ...], frozen: Frozen) -> tuple[tuple[int, ...
             raise StreamError("the stream was written by another architecture (or another N, M); load the model it was written with")
         if header.identity.weights != frozen.identity.weights:
             raise StreamError("the stream was written with other weights of this architecture; load the ones it was written with")
+        if header.place not in (None, frozen.place):
+            raise StreamError(
+                "the stream decodes on the device and the version of torch that wrote it alone: its model has networks without "
+                "an exact form (docs/format.md), and this is another device or version"
+            )
     sizes = {h.sizes for h in headers}
     if len(sizes) > 1 or len(headers[0].sizes) != 2:
         raise StreamError(f"streams of {len(sizes)} different sizes in one batch; decode images of one size together")

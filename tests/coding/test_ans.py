@@ -48,8 +48,17 @@ def scalar_decode(data: bytes, index: list[int], sizes: list[int], tables: Table
                 place += 1
         return slots
 
+    def counts(slots: list[int]) -> list[int]:
+        """How many slots of the same entry come before each."""
+        seen: dict[int, int] = {}
+        found = []
+        for entry in slots:
+            found.append(seen.get(entry, 0))
+            seen[entry] = found[-1] + 1
+        return found
+
     known = {t: owners(t) for t in {rank[i] for i in index}}
-    before = {t: [slots[:x].count(e) for x, e in enumerate(slots)] if count[t] > 1 else [] for t, slots in known.items()}
+    before = {t: counts(slots) for t, slots in known.items()}
     if head.lanes.first:
         states = [SLOTS + take(LOG) for _ in range(walk.width)]
     symbols: list[int] = []
