@@ -1,6 +1,6 @@
 """The command: compose a configuration, instantiate, run.
 
-python -m lc_bench [run=bench|train|report|models|check|export] [model=...] [data=...] [key=value ...]
+python -m lc_bench [run=bench|train|report|compress|decompress|inspect|models|check|export] [model=...] [data=...] [key=value ...]
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
 
     # Known notices of libraries that say nothing to a user of this command.
     warnings.filterwarnings(
-        "ignore", message=".*(does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec).*"
+        "ignore", message=".*(does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec|decompression bomb).*"
     )
     for key, least in (("threads", 1), ("seed", 0)):
         value = cfg[key]

@@ -143,7 +143,8 @@ def _run(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell]
     """Every job; a bad file is told and the others go on. UserError at the end if there was one."""
     failed = skipped = 0
     columns = (TextColumn("{task.description:<34}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(jobs))
         for place, job in enumerate(jobs):
             progress.update(task, description=job.source.name, completed=place)
