@@ -147,10 +147,8 @@ def decompress(model: TransformCode, streams: list[bytes], region: tiled.Region 
     """
     if isinstance(streams, bytes) or not streams or not any(map(is_tiled, streams)):
         x_hat = model.decode(streams)[0]
-        if region is None:
-            return x_hat
-        tiled.check_region(region, x_hat.shape[2:])
-        return x_hat[..., region[0] : region[0] + region[2], region[1] : region[1] + region[3]]
+        top, left, height, width = tiled.region_of(region, x_hat.shape[2:])
+        return x_hat[..., top : top + height, left : left + width]
     headers = [read_head(stream)[0] for stream in streams]
     sizes = {header.sizes if region is None else region[2:] for header in headers}
     if len(sizes) > 1 or not all(map(is_tiled, streams)):

@@ -86,7 +86,9 @@ def unpack(stream: Stream) -> tuple[Header, list[bytes]]:
         raise StreamError("damaged stream or cut short: its checksum does not match")
     header, count, position = read_head(stream)
     if header.tile:
-        raise StreamError("the stream is of an image in tiles; lc_bench.decompress(model, streams) decodes it, with region=... a part of it")
+        raise StreamError(
+            "the stream is of an image in tiles; lc_bench.decompress(model, streams) decodes it, with region=... a part of it"
+        )
     return header, split(stream[position:-CRC], count)
 
 

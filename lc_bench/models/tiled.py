@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..coding.container import LARGEST_AREA, LARGEST_TILE, SMALLEST_TILE, Header, Stream
+from ..coding.container import LARGEST_TILE, SMALLEST_TILE, Header, Stream
 from ..coding.frozen import Frozen, repeatable
 from ..coding.tapes import DecodeTape, EncodeTape, Rung
 from ..coding.tiles import TileFile, pack_tiles, tiles_of
@@ -96,8 +96,7 @@ def encode(
     tell: Callable[[int, int], None] = lambda done, count: None,
 ) -> bytes:
     """The stream of an image that `read` hands out in parts. name: of the model, for the header; tell: called after each tile."""
-    if 0 in size or size[0] * size[1] > LARGEST_AREA:
-        raise UserError(f"an image of {size[0]} x {size[1]} pixels: from 1 to {LARGEST_AREA} can be coded")
+    model.check_size(*size)
     model.eval()
     frozen = model.frozen
     device = next(model.parameters()).device
@@ -153,12 +152,16 @@ def _analysed(
     return y[..., box[0] - seen[0] : box[2] - seen[0], box[1] - seen[1] : box[3] - seen[1]].clone()
 
 
-def check_region(region: Region, size: tuple[int, ...]) -> None:
-    top, left, height, width = region
+def region_of(region: Region | None, size: tuple[int, ...]) -> Region:
+    """The region, or the whole image for None. UserError unless it lies within."""
+    if len(size) != 2:
+        raise StreamError(f"a stream of {len(size)} sizes: not of an image")
+    top, left, height, width = region = region or (0, 0, *size)
     if min(region) < 0 or height < 1 or width < 1 or top + height > size[0] or left + width > size[1]:
         raise UserError(
-            f"region={','.join(map(str, region))}: give top,left,height,width within the image, which has {size[0]} x {size[1]} pixels"
+            f"region=[{','.join(map(str, region))}]: give [top,left,height,width] within the image, which has {size[0]} x {size[1]} pixels"
         )
+    return top, left, height, width
 
 
 @torch.no_grad()
@@ -175,9 +178,7 @@ def decode(model: TransformCode, stream: Stream, region: Region | None = None) -
         grid = Grid.of(model, header)
     except UserError as error:
         raise StreamError(f"damaged stream: {error}") from None
-    region = region or (0, 0, header.sizes[0], header.sizes[1])
-    check_region(region, header.sizes)
-    top, left, height, width = region
+    top, left, height, width = region_of(region, header.sizes)
     stride, side = grid.stride, grid.side * grid.stride
     reach = synthesis_reach(model.g_s, grid.channels, stride, lambda y_hat: rung.tell(y_hat.to(device)).cpu())
     latents: dict[int, Tensor] = {}  # y_hat (M, h, w) of tiles, as long as they are needed

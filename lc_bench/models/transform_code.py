@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..coding.container import LARGEST_AREA, Header, pack, unpack
+from ..coding.container import LARGEST_AREA, LARGEST_SIDE, Header, pack, unpack
 from ..coding.frozen import Frozen, fingerprint, repeatable
 from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape, Rung
 from ..errors import StreamError, UserError
@@ -93,8 +93,15 @@ class TransformCode(nn.Module):
         if not x.is_floating_point():
             raise UserError(f"an input of {x.dtype}: the model takes floating point in [0, 1]; divide 8-bit pixels by 255")
 
+    def check_size(self, height: int, width: int) -> None:
+        """UserError for what no reader would take."""
+        area = padded_size(height, self.pad_to) * padded_size(width, self.pad_to)
+        if min(height, width) < 1 or max(height, width) > LARGEST_SIDE or area > LARGEST_AREA:
+            raise UserError(f"an image of {height} x {width} pixels: 1 to {LARGEST_SIDE} on a side and {LARGEST_AREA} in all can be coded")
+
     def check_sendable(self, x: Tensor) -> None:
         self.check_input(x)
+        self.check_size(x.shape[2], x.shape[3])
         if not bool(x.isfinite().all()):
             raise UserError("the image has NaN or infinite pixels; nothing was written")
 

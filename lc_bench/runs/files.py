@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ..api import compress as compress_batch
 from ..api import decompress as decompress_batch
-from ..coding.container import Header, Stream, is_tiled, pack, read_head, unpack
+from ..coding.container import Stream, is_tiled, pack, read_head, unpack
 from ..coding.tiles import TileFile
 from ..data.images import to_bytes
 from ..data.pixels import READABLE, WRITABLE, canvas, open_pixels
@@ -81,13 +81,13 @@ def decompress(cfg: DictConfig) -> None:
     def one(job: Job, tell: Tell) -> str:
         began = time.perf_counter()
         with _opened(job.source) as stream:
-            header = read_head(stream)[0]
+            # Its checksum before its model: a damaged name is not looked for.
+            header = TileFile(stream).header if is_tiled(stream) else unpack(stream)[0]
             key = "" if is_given("model") else header.model
             if key not in models:
                 models[key] = load_for(header, cfg).to(device)
-            tiled.check_region(region or (0, 0, *header.sizes), header.sizes)
-            size = header.sizes if region is None else region[2:]
-            with canvas(job.target, (size[0], size[1])) as out:
+            size = tiled.region_of(region, header.sizes)[2:]
+            with canvas(job.target, size) as out:
                 for top, left, part in _parts(models[key], stream, region):
                     out[top : top + part.shape[0], left : left + part.shape[1]] = part
                     tell(top * size[1] + left * part.shape[0] + part.shape[1] * part.shape[0], size[0] * size[1])
@@ -221,9 +221,6 @@ def _opened(path: Path) -> Iterator[Stream]:
 
 def _parts(model: TransformCode, stream: Stream, region: tiled.Region | None) -> Iterator[tuple[int, int, np.ndarray]]:
     """(top, left, pixels (h, w, 3) uint8) that fill the region."""
-    if is_tiled(stream):
-        parts = tiled.decode(model, stream, region)
-    else:
-        parts = iter([(0, 0, decompress_batch(model, [stream[:]], region)[0])])
-    for top, left, part in parts:
+    in_one = () if is_tiled(stream) else [(0, 0, decompress_batch(model, [stream[:]], region)[0])]
+    for top, left, part in in_one or tiled.decode(model, stream, region):
         yield top, left, to_bytes(part).permute(1, 2, 0).cpu().numpy()
