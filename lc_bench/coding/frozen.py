@@ -97,6 +97,11 @@ class Frozen:
     def place(self) -> bytes:
         return place(self.device)
 
+    @property
+    def bound(self) -> bytes:
+        """The place, if a network that was used has no exact form; else nothing."""
+        return self.place if self.inexact else b""
+
     def output_shape(self, net: nn.Module, shape: torch.Size) -> torch.Size:
         """Shape of net(x) for x of that shape, without computing it."""
         if net not in self._meta:
