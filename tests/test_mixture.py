@@ -56,10 +56,8 @@ def test_symbols_far_out(image: Tensor) -> None:
     parameters = torch.zeros(1, 60, 1, 1, dtype=torch.float64)
     parameters[:, :20] = 1.0
     write = EncodeTape(frozen)
-    write.begin("y", codec.sizes(y.shape))
     assert torch.equal(codec(write, y, parameters), y.double())
     read = DecodeTape(frozen, write.segments())
-    read.begin("y", codec.sizes(y.shape))
     assert torch.equal(codec(read, torch.full_like(y, torch.nan), parameters), y.double())
     with pytest.raises(UserError, match="from the middle"):
         codec(EncodeTape(frozen), 3.0 * y, parameters)

@@ -1,8 +1,9 @@
 """The file: a header that says what the stream is, its segments, a checksum.
 
     "LC" | version (1) | architecture (1) | weights (3) | segments | sizes << 4 | 0x40 with flags | 0x80 with a level (1) |
-    flags (1, if there are any) | place (2, if bound to one) | level (varint, if there is one) | sizes (varints: height, width of an image) |
-    side of the tiles in pixels (varint, if there are any) | model (varint length and text, if it is named) | ...
+    flags (1, if there are any) | place (2, if bound to one) | level (varint, if there is one) |
+    sizes (varints: height, width of an image) | side of the tiles in pixels (varint, if there are any) |
+    model (varint length and text, if it is named) | ...
     ... a whole image: lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
 
 What follows instead for an image in tiles is in tiles.py. A reader checks all of it before it decodes anything.

@@ -21,6 +21,7 @@ from .lookup import exponential, look_up_series, nearest_of_series
 from .rounding import Rounding
 
 FARTHEST = 4.3  # standard deviations that a table reaches
+MORE = 2  # symbols beyond: latents have longer tails than Gaussians
 NO_ESCAPE = 0.33  # below this scale not even 2 comes once in 200,000 symbols: exceptions do for what a model has not foreseen
 SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
 
@@ -84,8 +85,8 @@ class GaussianPrior(nn.Module):
         scale = self.table_scales()
         # Symbols of a sixth of a count and more, within 4.3 standard deviations: further out the escape is cheaper. Small scales need none.
         far = np.sqrt(2 * np.log(6 * SLOTS / (scale * math.sqrt(2 * math.pi))))
-        reach = np.maximum(np.ceil(np.minimum(far, FARTHEST) * scale - 0.5), 1).astype(np.int64)
         escapes = scale >= NO_ESCAPE
+        reach = np.maximum(np.ceil(np.minimum(far, FARTHEST) * scale - 0.5), 1).astype(np.int64) + MORE * escapes
         symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
         pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
         pmf[np.arange(self.levels), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
