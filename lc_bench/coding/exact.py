@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -25,6 +26,7 @@ LARGEST = 2.0**14
 WEIGHT_UNITS = 2.0**25  # the magnitudes of a channel's weights and 1 for its bias, in their units, add up to less
 FINEST_WEIGHT = 24
 SLOPE_UNIT = 2.0**-16
+FEW = 64  # cells, as in a step of a wavefront: with cells as rows the product of so few is three times as fast
 
 
 class NoExactForm(UserError):
@@ -75,8 +77,13 @@ class Exact(nn.Module):
         device = layer.bias.device if layer.bias is not None else next(layer.parameters()).device
         self.layer.weight = nn.Parameter(torch.from_numpy(weight).to(device), requires_grad=False)
         self.layer.bias = nn.Parameter(torch.from_numpy(units).to(device), requires_grad=False)
+        self.pointwise = isinstance(layer, nn.Conv2d) and layer.groups == 1 and weight[0, 0].size == 1 and set(layer.stride) == {1}
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.pointwise and x[0, 0].numel() <= FEW:
+            cells = x.flatten(2).transpose(1, 2)
+            out = settle(F.linear(cells, self.layer.weight.flatten(1), self.layer.bias))
+            return out.transpose(1, 2).unflatten(2, x.shape[2:])
         if not x.is_cuda:
             return settle(self.layer(x))
         with torch.backends.cudnn.flags(enabled=False):  # torch's own convolution multiplies matrices; cuDNN may transform them

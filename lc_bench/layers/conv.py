@@ -87,8 +87,8 @@ class _WindowConv2d(nn.Conv2d):
     def gathered(self) -> Callable[[Tensor], Tensor]:
         """From windows (..., T * in), tap by tap, to (..., out)."""
         row, column = self.taps.unbind(1)
-        weight = self.weight[:, :, row, column].permute(2, 1, 0).flatten(0, 1)
-        return lambda window: window @ weight if self.bias is None else window @ weight + self.bias
+        weight = self.weight[:, :, row, column].transpose(1, 2).flatten(1)
+        return lambda window: F.linear(window, weight, self.bias)
 
 
 class MaskedConv2d(_WindowConv2d):
