@@ -2,9 +2,9 @@
 
     python benchmarks/anywhere.py IMAGE... [--models NAME...] [--quality 3]
 
-Weights are random and widened, so that symbols and scales of all sizes come up. What is written one image at a time, on one thread in float32, is
-read in one batch on two threads without oneDNN; what is written in one batch with bfloat16 transforms is read one by one in
-float32; with a GPU, what the CPU writes is read there, and the other way. Latents are compared bit for bit.
+Weights are random and widened, so that symbols and scales of all sizes come up. What is written one image at a time, on one
+thread in float32, is read in one batch on two threads without oneDNN; what is written in one batch with bfloat16 transforms
+is read one by one in float32; with a GPU, what the CPU writes is read there, and the other way. Latents are compared bit for bit.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     stage (1 byte) and full rows (varint), if lanes double | length (varint) and escapes, if any | the same of exceptions | bits
 
 The bits, highest first: the states of the lanes of the first row, then what each row reads. The lanes that do not start from bits of
-their own segment start from a constant, or carry: then they hold the last bytes of the segment that is decoded next. A
-whole batch is coded in one call; what a sample's bytes are does not depend on the samples beside it.
+their own segment start from a checksum of its symbols, or carry: then they hold the last bytes of the segment that is
+decoded next. A whole batch is coded in one call; what a sample's bytes are does not depend on the samples beside it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,20 @@ from .rows import BLOCK, Section, sections, together
 from .tables import ESCAPE, Tables
 
 LARGEST_SYMBOL = (1 << 31) - 1
+SPREAD = 0x1E3779B1  # odd, without a pattern
 HAS_ESCAPES, CARRIES, HAS_EXCEPTIONS = 0x20, 0x40, 0x80
 TALLY = 16  # symbols whose bits are added up together when lanes are chosen
+
+
+def checksum(symbols: Tensor, start: int) -> int:
+    """Sum of symbols (n,) int32 times odd numbers, modulo 2^32; start: place of the first one in its segment. Sums of parts add up."""
+    place = torch.arange(start, start + len(symbols), dtype=torch.int32, device=symbols.device)
+    return int((symbols * place.mul_(SPREAD).bitwise_or_(1)).sum()) & 0xFFFFFFFF
+
+
+def seal(total: int, lanes: int) -> list[int]:
+    """What so many first lanes start from: 14 bits each."""
+    return [(total * (2 * lane + 1) * SPREAD & 0xFFFFFFFF) >> (32 - LOG) for lane in range(lanes)]
 
 
 def by_table(index: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
@@ -51,6 +63,7 @@ class _Message:
         escapes: list[tuple[int, int]] = []
         exceptions: list[tuple[int, int]] = []
         place = 0
+        self.checksum = 0
         self.chunks: list[int] = []
         for part, its_index in zip(symbols, index, strict=True):
             order, key = by_table(its_index, tables)
@@ -64,6 +77,7 @@ class _Message:
             closed = int(torch.searchsorted(key, tables.closed))
             entries.append(found[closed:])
             self.chunks.append(len(part) - closed)
+            self.checksum += checksum(part, place)
             place += len(part)
         self.escapes = b"".join(varint.write_signed(value) for _, value in sorted(escapes))
         self.exceptions = _write_exceptions(sorted(exceptions))
@@ -158,9 +172,13 @@ class _Encoder:
         self.lanes = [m.lanes for m in messages]
         most = max(1, *(m.lanes.most for m in messages))
         self.state = torch.full((len(messages), most), SLOTS, dtype=torch.int32, device=self.device)
-        for row, (lanes, held) in enumerate(zip(self.lanes, carried, strict=True)):
-            words = torch.from_numpy(np.frombuffer(held + bytes(4 - len(held) % 2), ">u2").astype(np.int64)).to(self.device)
-            self.state[row, : lanes.first] += ans.read(words, 0, lanes.first)
+        for row, (message, held) in enumerate(zip(messages, carried, strict=True)):
+            first = message.lanes.first
+            if held:
+                words = torch.from_numpy(np.frombuffer(held + bytes(len(held) % 2), ">u2").astype(np.int64)).to(self.device)
+                self.state[row, :first] += ans.read(words, 0, first)
+            else:
+                self.state[row, :first] += torch.tensor(seal(message.checksum, first), dtype=torch.int32, device=self.device)
         self.width = [lanes.first for lanes in self.lanes]
         self.bits: list[list[tuple[Tensor, Tensor]]] = [[] for _ in messages]
 
@@ -218,9 +236,8 @@ class _Encoder:
 class Decoder:
     """Reads the segments of a batch chunk by chunk.
 
-    StreamError when a segment is inconsistent. `finish`, after the last chunk, checks that the coder has come to rest where
-    every encoder starts, which a stream decoded with the wrong probabilities practically never does, and returns
-    the bytes of each sample that belong to the next segment.
+    StreamError when a segment is inconsistent. `finish`, after the last chunk, checks that all bits were read and that the
+    lanes come to rest at the checksum of the symbols, and returns the bytes of each sample that belong to the next segment.
     """
 
     def __init__(self, segments: list[bytes], tables: Tables) -> None:
@@ -250,6 +267,7 @@ class _Reader:
         self.heads = heads
         self.lanes = [head.lanes for head in heads]
         self.walks = list(map(Walk, self.lanes))
+        self.checksums = [0] * len(heads)
         self._load([head.body for head in heads])
 
     def _load(self, bodies: list[bytes]) -> None:
@@ -296,6 +314,7 @@ class _Reader:
             if len(slots) and int(found.amin()) == ESCAPE:
                 self._escape((found == ESCAPE).nonzero().flatten(), order, key, symbols[sample], self.heads[sample].escapes)
             self._except(symbols[sample], index[sample], self.heads[sample].exceptions)
+            self.checksums[sample] += checksum(symbols[sample], self.place)
         self.place += index.shape[1]
 
     def _retire(self, widths: list[int]) -> None:
@@ -344,13 +363,18 @@ class _Reader:
         for sample, lanes in enumerate(self.lanes):
             top, end = int(self.top[sample, 0]), self.ends[sample]
             states = self.state[sample, : lanes.first] - SLOTS
-            size = lanes.first * LOG // 8 if self.heads[sample].carries else 0
-            words, _ = ans.pack(states, torch.full_like(states, LOG))
-            held = words.cpu().numpy().astype(">u2").tobytes()
+            held = b""
+            if self.heads[sample].carries:
+                words, _ = ans.pack(states, torch.full_like(states, LOG))
+                held = words.cpu().numpy().astype(">u2").tobytes()
+                size = lanes.first * LOG // 8
+                at_rest, held = not any(held[size:]), held[:size]
+            else:
+                at_rest = states.tolist() == seal(self.checksums[sample], lanes.first)
             # What the encoder started its lanes from when it had no bits left are zeros here.
-            if not 0 <= end - top < 8 + LOG * lanes.most or any(held[size:]) or bool((self.window[top:end] >> LOG - 1).any()):
+            if not at_rest or not 0 <= end - top < 8 + LOG * lanes.most or bool((self.window[top:end] >> LOG - 1).any()):
                 raise StreamError("damaged stream, or decoded with other probabilities than it was written with")
-            carried.append(held[:size])
+            carried.append(held)
         return carried
 
 
