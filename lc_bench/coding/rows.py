@@ -7,7 +7,10 @@ certain symbols.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from .layout import Lanes, Walk
 # Symbols coded at once: enough to amortise a call, few enough to stay in the cache.
 BLOCK = 1 << 16
 LANES_ON_CPU = 1 << 12
+WORTH_THREADS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,18 @@ def sections(walks: list[Walk], counts: list[int]) -> list[Section]:
                 own.insert(0, (symbols - count, left - rows, its_width))
         out.append(Section(rows, width, tuple(pieces)))
     return out
+
+
+def side_by_side(symbols: int, function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
+    """function of the first entries of all columns, of the second ones, ...; on as many threads as torch may use.
+
+    Most of the work is in torch, which lets other threads run meanwhile. symbols: how many there are to code; few are not worth it.
+    """
+    threads = min(torch.get_num_threads(), len(columns[0]))
+    if threads < 2 or symbols < WORTH_THREADS:
+        return list(map(function, *columns))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, *columns))
 
 
 def together(lanes: list[Lanes], device: torch.device) -> list[slice]:

@@ -22,7 +22,7 @@ from ..errors import StreamError
 from . import ans, varint
 from .ans import LOG, SLOTS
 from .layout import MAX_STAGE, SHAPES, Lanes, Walk, choose_lanes
-from .rows import BLOCK, Section, sections, together
+from .rows import BLOCK, Section, sections, side_by_side, together
 from .tables import ESCAPE, Tables
 
 LARGEST_SYMBOL = (1 << 31) - 1
@@ -118,11 +118,13 @@ def encode(symbols: list[Tensor], index: list[Tensor], tables: Tables, following
     following: the segments that are decoded next; they lose (in place) the bytes that these ones carry.
     """
     batch = len(symbols[0])
-    messages = [_Message([s[b] for s in symbols], [i[b] for i in index], tables) for b in range(batch)]
+    count = sum(part.numel() for part in symbols)
+    messages = side_by_side(count, lambda b: _Message([s[b] for s in symbols], [i[b] for i in index], tables), range(batch))
     carried = [_carry(m.lanes.first, following, b) for b, m in enumerate(messages)]
-    bodies: list[bytes] = []
-    for some in together([m.lanes for m in messages], tables.base.device):
-        bodies += _Encoder(messages[some], carried[some], tables).run()
+    groups = together([m.lanes for m in messages], tables.base.device)
+    bodies = [
+        body for some in side_by_side(count, lambda some: _Encoder(messages[some], carried[some], tables).run(), groups) for body in some
+    ]
     segments = [_head(m, bool(c)) + body for m, c, body in zip(messages, carried, bodies, strict=True)]
     return segments, torch.tensor([m.bits for m in messages], dtype=torch.float64)
 
@@ -248,8 +250,7 @@ class Decoder:
     def next(self, index: Tensor) -> Tensor:
         """index (B, n) int32: tables of the next chunk -> its symbols (B, n) int32."""
         symbols = torch.empty_like(index)
-        for some, reader in zip(self.groups, self.readers, strict=True):
-            reader.next(index[some], symbols[some])
+        side_by_side(index.numel(), lambda some, reader: reader.next(index[some], symbols[some]), self.groups, self.readers)
         return symbols
 
     def finish(self) -> list[bytes]:
