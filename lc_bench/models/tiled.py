@@ -148,7 +148,7 @@ def _analysed(
     x = read(top, left, bottom_there - top, right_there - left)[None].to(device)
     model.check_sendable(x)
     x = F.pad(x, (0, right - right_there, 0, bottom - bottom_there), mode="replicate")
-    y = model.g_a(x)
+    y = model.analyse(x)
     return y[..., box[0] - seen[0] : box[2] - seen[0], box[1] - seen[1] : box[3] - seen[1]].clone()
 
 

