@@ -92,12 +92,10 @@ def choose_lanes(tail_bits: Callable[[int], float], chunks: list[int]) -> Lanes:
         return Lanes(0, 0)
     bits = tail_bits(symbols)
     best, least = Lanes(1, 0, 0, 0), float("inf")
-    for first, doublings in SHAPES[1:]:
-        lanes = first << doublings
-        if first > 1 and first * PER_FIRST > bits:
-            continue
-        if doublings and lanes * LOG > IN_FLIGHT * bits:
-            continue
+    allowed = [s for s in SHAPES[1:] if (s[0] == 1 or s[0] * PER_FIRST <= bits) and (not s[1] or (s[0] << s[1]) * LOG <= IN_FLIGHT * bits)]
+    for first, doublings in allowed:
+        if (first, doublings + 2) in allowed and len(chunks) == 1:
+            continue  # in one chunk the widest are the fastest
         found = _start_up(tail_bits, chunks, first, doublings)
         if found is not None and found[1] < least:
             best, least = found

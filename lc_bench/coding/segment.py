@@ -11,6 +11,7 @@ decoded next. A whole batch is coded in one call; what a sample's bytes are does
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -33,8 +34,13 @@ TALLY = 16  # symbols whose bits are added up together when lanes are chosen
 
 def checksum(symbols: Tensor, start: int) -> int:
     """Sum of symbols (n,) int32 times odd numbers, modulo 2^32; start: place of the first one in its segment. Sums of parts add up."""
-    place = torch.arange(start, start + len(symbols), dtype=torch.int32, device=symbols.device)
-    return int((symbols * place.mul_(SPREAD).bitwise_or_(1)).sum()) & 0xFFFFFFFF
+    end = start + len(symbols)
+    return int((symbols * _odd(max(1 << 16, 1 << end.bit_length()), symbols.device)[start:end]).sum()) & 0xFFFFFFFF
+
+
+@functools.lru_cache(maxsize=4)
+def _odd(count: int, device: torch.device) -> Tensor:
+    return torch.arange(count, dtype=torch.int32, device=device).mul_(SPREAD).bitwise_or_(1)
 
 
 def seal(total: int, lanes: int) -> list[int]:

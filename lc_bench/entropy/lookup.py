@@ -21,6 +21,7 @@ LOG_UNIT = 2.0**-10  # of exponentials' arguments: 0.1 % of a scale
 PHI_UNIT = 2.0**-12  # of the normal distribution's arguments
 PHI_LARGEST = 6.0
 PHI_TOTAL = 2.0**32  # of its values
+BLOCK = 1 << 18  # values looked up at once: they stay in the cache
 POINT = 160  # binary digits of the whole numbers below
 
 
@@ -95,7 +96,9 @@ def nearest_of_series(first: float, log_ratio: float, count: int) -> Tensor:
 
 def look_up_series(table: Tensor, values: Tensor) -> Tensor:
     """Values of any shape -> entries of `nearest_of_series`; NaN is refused."""
-    upper = values.float().contiguous().view(torch.int32) >> 16
-    entry = table.index_select(0, upper.bitwise_and_(0xFFFF).flatten()).view(values.shape)
-    refuse_nan((entry < 0).any())
-    return entry
+    out = torch.empty(values.shape, dtype=torch.int32, device=values.device)
+    for some, entry in zip(values.reshape(-1).split(BLOCK), out.view(-1).split(BLOCK), strict=True):
+        upper = (some.float().contiguous().view(torch.int32) >> 16).bitwise_and_(0xFFFF)
+        torch.index_select(table, 0, upper, out=entry)
+    refuse_nan((out < 0).any())
+    return out
