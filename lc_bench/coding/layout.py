@@ -12,7 +12,7 @@ row; what its last row lacks are certain symbols, which cost nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .ans import LOG
 
@@ -26,8 +26,8 @@ SHAPES = [
     *((64, d) for d in range(4, 8)),
 ]
 MAX_STAGE = 31
-PER_FIRST = 12000.0  # bits of payload for each lane that starts from a constant, which costs its 14 bits: 0.12 %
-IN_FLIGHT = 0.4  # of the bits, at most, are in the lanes' states
+PER_FIRST = 14000.0  # bits of payload for each lane that starts from a constant, which costs its 14 bits: 0.1 %
+IN_FLIGHT = 0.3  # of the bits, at most, are in the states of lanes; they cost 0.4 % of that
 ROW, LANE = 8.0, 0.004  # microseconds that a row and a lane in it take, about: to choose by
 
 
@@ -49,6 +49,10 @@ class Lanes:
     def most(self) -> int:
         return self.first << self.doublings
 
+    def tail_width(self, row: int) -> int:
+        """Of the row with that number after the full ones."""
+        return self.most >> min(1 + row // stage_rows(self.stage), self.doublings)
+
 
 class Walk:
     """Goes through the rows of a segment, chunk by chunk."""
@@ -63,7 +67,7 @@ class Walk:
         """Of the next row."""
         if self.full:
             return self.lanes.most
-        return self.lanes.most >> min(1 + self.row // stage_rows(self.lanes.stage), self.lanes.doublings)
+        return self.lanes.tail_width(self.row)
 
     def take(self, symbols: int) -> list[tuple[int, int, int]]:
         """(symbols, rows, width) that take the next so many symbols; the last row of each may not be filled."""
@@ -130,7 +134,22 @@ def _start_up(tail_bits: Callable[[int], float], chunks: list[int], first: int, 
         if ready:
             most = first << doublings
             rows = sum(-(-c // most) for c in left[place:])
-            return Lanes(first, doublings, stage, sum(left)), time + rows * (ROW + LANE * most)
+            return _to_the_end(Lanes(first, doublings, stage, sum(left)), chunks), time + rows * (ROW + LANE * most)
         if place >= len(left):
             return None
     return None
+
+
+def _to_the_end(lanes: Lanes, chunks: list[int]) -> Lanes:
+    """With so many symbols less in full rows that the last stage is reached: a chunk that ends amid the stages leaves lanes without
+    a symbol at its end, which counting from the end of the segment puts at its beginning."""
+    rows = lanes.doublings * stage_rows(lanes.stage)
+    for _ in range(8):
+        walk = Walk(lanes)
+        for chunk in chunks:
+            walk.take(chunk)
+        missing = sum(lanes.tail_width(row) for row in range(walk.row, rows))
+        if not missing or not lanes.full:
+            break
+        lanes = replace(lanes, full=max(0, lanes.full - missing))
+    return lanes
