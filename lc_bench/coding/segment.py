@@ -4,7 +4,7 @@
     stage (1 byte) and full rows (varint), if lanes double | length (varint) and escapes, if any | the same of exceptions | bits
 
 The bits, highest first: the states of the lanes of the first row, then what each row reads. The lanes that do not start from bits of
-their own segment start from a constant, or carry: then they hold the last bytes of the segment that is decoded next. A
+their own segment start from a seal (seal.py), or carry: then they hold the last bytes of the segment that is decoded next. A
 whole batch is coded in one call; what a sample's bytes are does not depend on the samples beside it.
 """
 
@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from ..errors import StreamError
-from . import ans, varint
+from . import ans, seal, varint
 from .ans import LOG, SLOTS
 from .layout import MAX_STAGE, SHAPES, Lanes, Walk, choose_lanes
 from .rows import BLOCK, Section, sections, together
 from .tables import ESCAPE, Tables
 
 LARGEST_SYMBOL = (1 << 31) - 1
+LARGEST_BITS = (1 << 31) - 1  # of segments that advance together: places are int32
 HAS_ESCAPES, CARRIES, HAS_EXCEPTIONS = 0x20, 0x40, 0x80
 TALLY = 16  # symbols whose bits are added up together when lanes are chosen
 
@@ -75,6 +76,8 @@ class _Message:
         tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
         self.bits = float(tail[-1]) + 8 * (len(self.escapes) + len(self.exceptions))
         self.lanes = choose_lanes(lambda k: float(tail[-1 if k == len(cost) else k // TALLY]), self.chunks)
+        if not self.lanes.first and self.exceptions:
+            self.lanes = Lanes(1, 0)  # for the seal
 
     @staticmethod
     def _leave_out(
@@ -98,23 +101,27 @@ class _Message:
             (escapes if is_escape else exceptions).append((place, value))
 
 
-def encode(symbols: list[Tensor], index: list[Tensor], tables: Tables, following: list[bytes] | None = None) -> tuple[list[bytes], Tensor]:
+def encode(
+    symbols: list[Tensor], index: list[Tensor], tables: Tables, following: list[bytes] | None = None, seals: list[int] | None = None
+) -> tuple[list[bytes], Tensor]:
     """symbols (B, n) and index (B, n) of tables of each chunk, int32 -> B segments, their ideal bits (B,) float64.
 
-    following: the segments that are decoded next; they lose (in place) the bytes that these ones carry.
+    following: the segments that are decoded next; they lose (in place) the bytes that these ones carry. seals: of B streams
+    up to the end of this segment.
     """
     batch = len(symbols[0])
+    seals = seals or [0] * batch
     messages = [_Message([s[b] for s in symbols], [i[b] for i in index], tables) for b in range(batch)]
     carried = [_carry(m.lanes.first, following, b) for b, m in enumerate(messages)]
     bodies: list[bytes] = []
     for some in together([m.lanes for m in messages], tables.base.device):
-        bodies += _Encoder(messages[some], carried[some], tables).run()
+        bodies += _Encoder(messages[some], carried[some], seals[some], tables).run()
     segments = [_head(m, bool(c)) + body for m, c, body in zip(messages, carried, bodies, strict=True)]
     return segments, torch.tensor([m.bits for m in messages], dtype=torch.float64)
 
 
 def _carry(first: int, following: list[bytes] | None, sample: int) -> bytes:
-    """The bytes that so many first lanes hold in place of a constant."""
+    """The bytes that so many first lanes hold in place of a seal."""
     size = first * LOG // 8
     if following is None or size == 0 or len(following[sample]) <= size:
         return b""
@@ -143,6 +150,8 @@ def _read_exceptions(data: bytes) -> list[tuple[int, int]]:
     while position < len(data):
         gap, position = varint.read(data, position)
         value, position = varint.read(data, position)
+        if found and not gap:
+            raise StreamError("damaged stream: two exceptions for one symbol")
         place += gap
         found.append((place, varint.signed(value)))
     return found
@@ -151,14 +160,17 @@ def _read_exceptions(data: bytes) -> list[tuple[int, int]]:
 class _Encoder:
     """Codes a batch backwards. Every sample keeps its bits, the first one first: numbers of 14 bits at most and their sizes."""
 
-    def __init__(self, messages: list[_Message], carried: list[bytes], tables: Tables) -> None:
+    def __init__(self, messages: list[_Message], carried: list[bytes], seals: list[int], tables: Tables) -> None:
         self.tables = tables
         self.device = tables.base.device
         self.messages = messages
         self.lanes = [m.lanes for m in messages]
         most = max(1, *(m.lanes.most for m in messages))
         self.state = torch.full((len(messages), most), SLOTS, dtype=torch.int32, device=self.device)
-        for row, (lanes, held) in enumerate(zip(self.lanes, carried, strict=True)):
+        for row, (lanes, held, sealed) in enumerate(zip(self.lanes, carried, seals, strict=True)):
+            if not held:
+                self.state[row, : lanes.first] += seal.in_lanes(sealed, lanes.first, self.device)
+                continue
             words = torch.from_numpy(np.frombuffer(held + bytes(4 - len(held) % 2), ">u2").astype(np.int64)).to(self.device)
             self.state[row, : lanes.first] += ans.read(words, 0, lanes.first)
         self.width = [lanes.first for lanes in self.lanes]
@@ -219,7 +231,7 @@ class Decoder:
     """Reads the segments of a batch chunk by chunk.
 
     StreamError when a segment is inconsistent. `finish`, after the last chunk, checks that the coder has come to rest where
-    every encoder starts, which a stream decoded with the wrong probabilities practically never does, and returns
+    the encoder started, which a stream decoded with the wrong probabilities practically never does, and returns
     the bytes of each sample that belong to the next segment.
     """
 
@@ -235,8 +247,10 @@ class Decoder:
             reader.next(index[some], symbols[some])
         return symbols
 
-    def finish(self) -> list[bytes]:
-        return [carried for reader in self.readers for carried in reader.finish()]
+    def finish(self, seals: list[int] | None = None) -> list[bytes]:
+        """seals: of the streams up to here, as `encode` had them."""
+        seals = seals or [0] * sum(len(reader.heads) for reader in self.readers)
+        return [carried for some, reader in zip(self.groups, self.readers, strict=True) for carried in reader.finish(seals[some])]
 
 
 class _Reader:
@@ -262,9 +276,13 @@ class _Reader:
             starts.append(total)
             total += 8 * len(body)
             self.ends.append(total)
-        # A damaged stream may ask for more bits than there are before that is noticed: as many as a block of symbols can.
-        self.window = torch.zeros(total + LOG * BLOCK, dtype=torch.int32, device=self.device)
-        self.state = torch.full((len(bodies), max(1, *self.width)), SLOTS, dtype=torch.int32, device=self.device)
+        most = max(1, *self.width)
+        # A damaged stream may ask for more bits than there are before that is noticed: as many as a section of symbols can.
+        more = LOG * max(BLOCK, most * len(bodies))
+        if total + more > LARGEST_BITS:
+            raise StreamError(f"segments of {total // 8} bytes: more than {LARGEST_BITS // 8} are not decoded together; decode fewer streams")
+        self.window = torch.zeros(total + more, dtype=torch.int32, device=self.device)
+        self.state = torch.full((len(bodies), most), SLOTS, dtype=torch.int32, device=self.device)
         for sample, (body, start, width) in enumerate(zip(bodies, starts, self.width, strict=True)):
             words = torch.from_numpy(np.frombuffer(body + bytes(len(body) % 2), ">u2").astype(np.int64)).to(self.device)
             self.window[start : self.ends[sample]] = ans.window(words, 8 * len(body))
@@ -280,6 +298,8 @@ class _Reader:
             closed.append(int(torch.searchsorted(key, self.tables.closed)))
             keys.append(key)
         tokens = [(key[none:] << LOG) - SLOTS for key, none in zip(keys, closed, strict=True)]
+        if any(len(own) and not lanes.first for own, lanes in zip(tokens, self.lanes, strict=True)):
+            raise StreamError("damaged stream: a segment without lanes has symbols to decode")
         for section in sections(self.walks, [len(t) for t in tokens]):
             self._retire([0 if piece is None else piece.width for piece in section.pieces])
             hits = section.gather(tokens, self.idle)
@@ -336,7 +356,7 @@ class _Reader:
                 raise StreamError("damaged stream: an exception where none can be")
             symbols[place] = found.to(symbols.dtype)
 
-    def finish(self) -> list[bytes]:
+    def finish(self, seals: list[int]) -> list[bytes]:
         if any(head.escapes or head.exceptions for head in self.heads):
             raise StreamError("damaged stream: escapes are left over")
         self._retire([lanes.first for lanes in self.lanes])
@@ -344,11 +364,15 @@ class _Reader:
         for sample, lanes in enumerate(self.lanes):
             top, end = int(self.top[sample, 0]), self.ends[sample]
             states = self.state[sample, : lanes.first] - SLOTS
-            size = lanes.first * LOG // 8 if self.heads[sample].carries else 0
+            size = lanes.first * LOG // 8
+            if not self.heads[sample].carries:
+                size, states = 0, states ^ seal.in_lanes(seals[sample], lanes.first, self.device)
             words, _ = ans.pack(states, torch.full_like(states, LOG))
             held = words.cpu().numpy().astype(">u2").tobytes()
-            # What the encoder started its lanes from when it had no bits left are zeros here.
-            if not 0 <= end - top < 8 + LOG * lanes.most or any(held[size:]) or bool((self.window[top:end] >> LOG - 1).any()):
+            # What remains of the lanes and of the bits when all that the encoder put there is taken away are zeros.
+            # A segment that does not carry is the last one, and may be filled up with zeros.
+            most = 8 + LOG * lanes.most if self.heads[sample].carries else end + 1
+            if not 0 <= end - top < most or any(held[size:]) or bool((self.window[top:end] >> LOG - 1).any()):
                 raise StreamError("damaged stream, or decoded with other probabilities than it was written with")
             carried.append(held[:size])
         return carried

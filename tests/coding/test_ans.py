@@ -209,8 +209,8 @@ def test_golden_words_fix_the_format() -> None:
     assert hashlib.sha256(data[0]).hexdigest() == GOLDEN_LONG
 
 
-GOLDEN_SHORT = "2101035ff582dfe8078522fb32557c00"
-GOLDEN_LONG = "64862cad5daed25cb8422923e6bc30abfe6d37a42f85633ccfd636ef620eeac7"
+GOLDEN_SHORT = "01000083ffd085759fc116957c00"
+GOLDEN_LONG = "be6ad93a3f6cf301157dad38da79517ace84e003dec7531723108cffc3f432d2"
 
 
 @pytest.mark.parametrize("batch", [1, 3])
