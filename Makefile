@@ -1,12 +1,14 @@
 # Everything runs in .venv, which the first call makes from what constraints.txt pins.
 PYTHON ?= python3.11
+COUNT ?= 10000
+SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format coder clean
+.PHONY: help setup bench test check format coder fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -38,6 +40,9 @@ format: $(STAMP)  ## put the code in shape
 
 coder: $(STAMP)  ## speed and size of the entropy coder
 	$(BIN)/python benchmarks/coder.py $(ARGS)
+
+fuzz: $(STAMP)  ## 10,000 malformed streams: each an error, or the image that was written (COUNT=, SEED=)
+	$(BIN)/python benchmarks/fuzz.py --count $(COUNT) --seed $(SEED) $(ARGS)
 
 clean:  ## remove .venv, caches and outputs
 	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist

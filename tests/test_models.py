@@ -211,6 +211,6 @@ def test_benchmark_gives_records(tmp_path: Path) -> None:
 
 def test_decode_tape_reads_in_order(image: Tensor) -> None:
     model = lc_bench.build("bmshj2018-factorized", **SMALL)
-    tape = DecodeTape(model.frozen, [[b""]])
+    tape = DecodeTape(model.frozen, [[b""]], [0])
     with pytest.raises(StreamError):
         tape.finish()

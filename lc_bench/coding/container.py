@@ -16,7 +16,7 @@ import zlib
 from dataclasses import dataclass
 
 from ..errors import StreamError
-from . import varint
+from . import seal, varint
 
 Stream = bytes | mmap.mmap
 
@@ -24,9 +24,12 @@ MAGIC = b"LC"
 VERSION = 1
 HAS_LEVEL, HAS_FLAGS = 0x80, 0x40
 TILED, NAMED, BOUND = 0x01, 0x02, 0x04
-# Sizes up to 2^24 on a side and 2^28 in all keep what a header can ask for within a few gigabytes.
 LARGEST_SIDE = 1 << 24
-LARGEST_AREA = 1 << 28
+LARGEST_AREA = 1 << 28  # of an image in tiles
+LARGEST_WHOLE = 1 << 26  # of one that is not
+# A header alone can ask for FREE_AREA pixels; a larger image, or tile, has bytes for them, and zeros at its end if it has too few. With
+# 0.001 bits per pixel few ever have.
+FREE_AREA, AREA_PER_BYTE = 1 << 20, 1 << 13
 SMALLEST_TILE, LARGEST_TILE = 64, 4096  # pixels on a side
 LONGEST_NAME = 200  # bytes
 CRC = 4  # bytes
@@ -56,12 +59,16 @@ class Header:
     place: bytes = b""
 
 
-def pack(header: Header, segments: list[bytes]) -> bytes:
-    """The stream of a whole image."""
-    body = write_head(header, len(segments))
-    body += b"".join(varint.write(len(s)) for s in segments[:-1])
-    body += b"".join(segments)
+def pack(header: Header, segments: list[bytes], area: int = 0) -> bytes:
+    """The stream of a whole image. area: its pixels, padded."""
+    body = write_head(header, len(segments)) + join(segments, area)
     return body + checksum(body)
+
+
+def join(segments: list[bytes], area: int) -> bytes:
+    """What `split` takes apart, long enough for so many pixels."""
+    lengths = b"".join(varint.write(len(s)) for s in segments[:-1])
+    return b"".join([lengths, *segments]).ljust(least_bytes(area), b"\0")
 
 
 def write_head(header: Header, segments: int) -> bytes:
@@ -81,6 +88,23 @@ def write_head(header: Header, segments: int) -> bytes:
     if name:
         head += varint.write(len(name)) + name
     return bytes(head)
+
+
+def seal_of(header: Header, segments: int, tile: int | None = None) -> int:
+    """Where the seal of a stream, or of one of its tiles, starts."""
+    return seal.of_header(write_head(header, segments) + (b"" if tile is None else tile.to_bytes(4, "little")))
+
+
+def least_bytes(area: int) -> int:
+    """Of the segments of so many pixels."""
+    return max(0, area - FREE_AREA) // AREA_PER_BYTE
+
+
+def check_claim(segments: list[bytes], area: int) -> None:
+    """StreamError where segments are too few bytes for so many pixels, padded. Lengths are not counted, they are a few bytes."""
+    size = sum(map(len, segments)) + 5 * len(segments)
+    if area > LARGEST_WHOLE or size < least_bytes(area):
+        raise StreamError(f"damaged stream: {area} pixels in {size} bytes; so many are not decoded")
 
 
 def checksum(data: bytes, start: int = 0) -> bytes:

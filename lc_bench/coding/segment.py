@@ -4,14 +4,13 @@
     stage (1 byte) and full rows (varint), if lanes double | length (varint) and escapes, if any | the same of exceptions | bits
 
 The bits, highest first: the states of the lanes of the first row, then what each row reads. The lanes that do not start from bits of
-their own segment start from a checksum of its symbols, or carry: then they hold the last bytes of the segment that is
-decoded next. A whole batch is coded in one call; what a sample's bytes are does not depend on the samples beside it.
+their own segment start from a seal (seal.py), or carry: then they hold the last bytes of the segment that is decoded next. A
+whole batch is coded in one call; what a sample's bytes are does not depend on the samples beside it.
 """
 
 from __future__ import annotations
 
 import bisect
-import functools
 import itertools
 from dataclasses import dataclass
 
@@ -20,32 +19,16 @@ import torch
 from torch import Tensor
 
 from ..errors import StreamError
-from . import ans, varint
+from . import ans, seal, varint
 from .ans import LOG, SLOTS
 from .layout import MAX_STAGE, SHAPES, Lanes, Walk, choose_lanes
 from .rows import BLOCK, Section, sections, side_by_side, together
 from .tables import ESCAPE, Tables
 
 LARGEST_SYMBOL = (1 << 31) - 1
-SPREAD = 0x1E3779B1  # odd, without a pattern
+LARGEST_BITS = (1 << 31) - 1  # of segments that advance together: places are int32
 HAS_ESCAPES, CARRIES, HAS_EXCEPTIONS = 0x20, 0x40, 0x80
 TALLY = 16  # symbols whose bits are added up together when lanes are chosen
-
-
-def checksum(symbols: Tensor, start: int) -> int:
-    """Sum of symbols (n,) int32 times odd numbers, modulo 2^32; start: place of the first one in its segment. Sums of parts add up."""
-    end = start + len(symbols)
-    return int((symbols * _odd(max(1 << 16, 1 << end.bit_length()), symbols.device)[start:end]).sum()) & 0xFFFFFFFF
-
-
-@functools.lru_cache(maxsize=4)
-def _odd(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, dtype=torch.int32, device=device).mul_(SPREAD).bitwise_or_(1)
-
-
-def seal(total: int, lanes: int) -> list[int]:
-    """What so many first lanes start from: 14 bits each."""
-    return [(total * (2 * lane + 1) * SPREAD & 0xFFFFFFFF) >> (32 - LOG) for lane in range(lanes)]
 
 
 def by_table(index: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
@@ -69,7 +52,6 @@ class _Message:
         escapes: list[tuple[int, int]] = []
         exceptions: list[tuple[int, int]] = []
         place = 0
-        self.checksum = 0
         self.chunks: list[int] = []
         for part, its_index in zip(symbols, index, strict=True):
             order, key = by_table(its_index, tables)
@@ -83,7 +65,6 @@ class _Message:
             closed = int(torch.searchsorted(key, tables.closed))
             entries.append(found[closed:])
             self.chunks.append(len(part) - closed)
-            self.checksum += checksum(part, place)
             place += len(part)
         self.escapes = b"".join(varint.write_signed(value) for _, value in sorted(escapes))
         self.exceptions = _write_exceptions(sorted(exceptions))
@@ -95,6 +76,8 @@ class _Message:
         tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
         self.bits = float(tail[-1]) + 8 * (len(self.escapes) + len(self.exceptions))
         self.lanes = choose_lanes(lambda k: float(tail[-1 if k == len(cost) else k // TALLY]), self.chunks)
+        if not self.lanes.first and self.exceptions:
+            self.lanes = Lanes(1, 0)  # for the seal
 
     @staticmethod
     def _leave_out(
@@ -118,25 +101,28 @@ class _Message:
             (escapes if is_escape else exceptions).append((place, value))
 
 
-def encode(symbols: list[Tensor], index: list[Tensor], tables: Tables, following: list[bytes] | None = None) -> tuple[list[bytes], Tensor]:
+def encode(
+    symbols: list[Tensor], index: list[Tensor], tables: Tables, following: list[bytes] | None = None, seals: list[int] | None = None
+) -> tuple[list[bytes], Tensor]:
     """symbols (B, n) and index (B, n) of tables of each chunk, int32 -> B segments, their ideal bits (B,) float64.
 
-    following: the segments that are decoded next; they lose (in place) the bytes that these ones carry.
+    following: the segments that are decoded next; they lose (in place) the bytes that these ones carry. seals: of B streams
+    up to the end of this segment.
     """
     batch = len(symbols[0])
+    seals = seals or [0] * batch
     count = sum(part.numel() for part in symbols)
     messages = side_by_side(count, lambda b: _Message([s[b] for s in symbols], [i[b] for i in index], tables), range(batch))
     carried = [_carry(m.lanes.first, following, b) for b, m in enumerate(messages)]
     groups = together([m.lanes for m in messages], tables.base.device)
-    bodies = [
-        body for some in side_by_side(count, lambda some: _Encoder(messages[some], carried[some], tables).run(), groups) for body in some
-    ]
+    coded = side_by_side(count, lambda some: _Encoder(messages[some], carried[some], seals[some], tables).run(), groups)
+    bodies = [body for some in coded for body in some]
     segments = [_head(m, bool(c)) + body for m, c, body in zip(messages, carried, bodies, strict=True)]
     return segments, torch.tensor([m.bits for m in messages], dtype=torch.float64)
 
 
 def _carry(first: int, following: list[bytes] | None, sample: int) -> bytes:
-    """The bytes that so many first lanes hold in place of a constant."""
+    """The bytes that so many first lanes hold in place of a seal."""
     size = first * LOG // 8
     if following is None or size == 0 or len(following[sample]) <= size:
         return b""
@@ -165,6 +151,8 @@ def _read_exceptions(data: bytes) -> list[tuple[int, int]]:
     while position < len(data):
         gap, position = varint.read(data, position)
         value, position = varint.read(data, position)
+        if found and not gap:
+            raise StreamError("damaged stream: two exceptions for one symbol")
         place += gap
         found.append((place, varint.signed(value)))
     return found
@@ -173,20 +161,19 @@ def _read_exceptions(data: bytes) -> list[tuple[int, int]]:
 class _Encoder:
     """Codes a batch backwards. Every sample keeps its bits, the first one first: numbers of 14 bits at most and their sizes."""
 
-    def __init__(self, messages: list[_Message], carried: list[bytes], tables: Tables) -> None:
+    def __init__(self, messages: list[_Message], carried: list[bytes], seals: list[int], tables: Tables) -> None:
         self.tables = tables
         self.device = tables.base.device
         self.messages = messages
         self.lanes = [m.lanes for m in messages]
         most = max(1, *(m.lanes.most for m in messages))
         self.state = torch.full((len(messages), most), SLOTS, dtype=torch.int32, device=self.device)
-        for row, (message, held) in enumerate(zip(messages, carried, strict=True)):
-            first = message.lanes.first
-            if held:
-                words = torch.from_numpy(np.frombuffer(held + bytes(len(held) % 2), ">u2").astype(np.int64)).to(self.device)
-                self.state[row, :first] += ans.read(words, 0, first)
-            else:
-                self.state[row, :first] += torch.tensor(seal(message.checksum, first), dtype=torch.int32, device=self.device)
+        for row, (lanes, held, sealed) in enumerate(zip(self.lanes, carried, seals, strict=True)):
+            if not held:
+                self.state[row, : lanes.first] += seal.in_lanes(sealed, lanes.first, self.device)
+                continue
+            words = torch.from_numpy(np.frombuffer(held + bytes(4 - len(held) % 2), ">u2").astype(np.int64)).to(self.device)
+            self.state[row, : lanes.first] += ans.read(words, 0, lanes.first)
         self.width = [lanes.first for lanes in self.lanes]
         self.bits: list[list[tuple[Tensor, Tensor]]] = [[] for _ in messages]
 
@@ -244,8 +231,9 @@ class _Encoder:
 class Decoder:
     """Reads the segments of a batch chunk by chunk.
 
-    StreamError when a segment is inconsistent. `finish`, after the last chunk, checks that all bits were read and that the
-    lanes come to rest at the checksum of the symbols, and returns the bytes of each sample that belong to the next segment.
+    StreamError when a segment is inconsistent. `finish`, after the last chunk, checks that the coder has come to rest where
+    the encoder started, which a stream decoded with the wrong probabilities practically never does, and returns
+    the bytes of each sample that belong to the next segment.
     """
 
     def __init__(self, segments: list[bytes], tables: Tables) -> None:
@@ -259,8 +247,10 @@ class Decoder:
         side_by_side(index.numel(), lambda some, reader: reader.next(index[some], symbols[some]), self.groups, self.readers)
         return symbols
 
-    def finish(self) -> list[bytes]:
-        return [carried for reader in self.readers for carried in reader.finish()]
+    def finish(self, seals: list[int] | None = None) -> list[bytes]:
+        """seals: of the streams up to here, as `encode` had them."""
+        seals = seals or [0] * sum(len(reader.heads) for reader in self.readers)
+        return [carried for some, reader in zip(self.groups, self.readers, strict=True) for carried in reader.finish(seals[some])]
 
 
 class _Reader:
@@ -274,7 +264,6 @@ class _Reader:
         self.heads = heads
         self.lanes = [head.lanes for head in heads]
         self.walks = list(map(Walk, self.lanes))
-        self.checksums = [0] * len(heads)
         self._load([head.body for head in heads])
 
     def _load(self, bodies: list[bytes]) -> None:
@@ -287,9 +276,15 @@ class _Reader:
             starts.append(total)
             total += 8 * len(body)
             self.ends.append(total)
-        # A damaged stream may ask for more bits than there are before that is noticed: as many as a block of symbols can.
-        self.window = torch.zeros(total + LOG * BLOCK, dtype=torch.int32, device=self.device)
-        self.state = torch.full((len(bodies), max(1, *self.width)), SLOTS, dtype=torch.int32, device=self.device)
+        most = max(1, *self.width)
+        # A damaged stream may ask for more bits than there are before that is noticed: as many as a section of symbols can.
+        more = LOG * max(BLOCK, most * len(bodies))
+        if total + more > LARGEST_BITS:
+            raise StreamError(
+                f"segments of {total // 8} bytes: more than {LARGEST_BITS // 8} are not decoded together; decode fewer streams"
+            )
+        self.window = torch.zeros(total + more, dtype=torch.int32, device=self.device)
+        self.state = torch.full((len(bodies), most), SLOTS, dtype=torch.int32, device=self.device)
         for sample, (body, start, width) in enumerate(zip(bodies, starts, self.width, strict=True)):
             words = torch.from_numpy(np.frombuffer(body + bytes(len(body) % 2), ">u2").astype(np.int64)).to(self.device)
             self.window[start : self.ends[sample]] = ans.window(words, 8 * len(body))
@@ -305,6 +300,8 @@ class _Reader:
             closed.append(int(torch.searchsorted(key, self.tables.closed)))
             keys.append(key)
         tokens = [(key[none:] << LOG) - SLOTS for key, none in zip(keys, closed, strict=True)]
+        if any(len(own) and not lanes.first for own, lanes in zip(tokens, self.lanes, strict=True)):
+            raise StreamError("damaged stream: a segment without lanes has symbols to decode")
         for section in sections(self.walks, [len(t) for t in tokens]):
             self._retire([0 if piece is None else piece.width for piece in section.pieces])
             hits = section.gather(tokens, self.idle)
@@ -321,7 +318,6 @@ class _Reader:
             if len(slots) and int(found.amin()) == ESCAPE:
                 self._escape((found == ESCAPE).nonzero().flatten(), order, key, symbols[sample], self.heads[sample].escapes)
             self._except(symbols[sample], index[sample], self.heads[sample].exceptions)
-            self.checksums[sample] += checksum(symbols[sample], self.place)
         self.place += index.shape[1]
 
     def _retire(self, widths: list[int]) -> None:
@@ -362,7 +358,7 @@ class _Reader:
                 raise StreamError("damaged stream: an exception where none can be")
             symbols[place] = found.to(symbols.dtype)
 
-    def finish(self) -> list[bytes]:
+    def finish(self, seals: list[int]) -> list[bytes]:
         if any(head.escapes or head.exceptions for head in self.heads):
             raise StreamError("damaged stream: escapes are left over")
         self._retire([lanes.first for lanes in self.lanes])
@@ -370,18 +366,17 @@ class _Reader:
         for sample, lanes in enumerate(self.lanes):
             top, end = int(self.top[sample, 0]), self.ends[sample]
             states = self.state[sample, : lanes.first] - SLOTS
-            held = b""
-            if self.heads[sample].carries:
-                words, _ = ans.pack(states, torch.full_like(states, LOG))
-                held = words.cpu().numpy().astype(">u2").tobytes()
-                size = lanes.first * LOG // 8
-                at_rest, held = not any(held[size:]), held[:size]
-            else:
-                at_rest = states.tolist() == seal(self.checksums[sample], lanes.first)
-            # What the encoder started its lanes from when it had no bits left are zeros here.
-            if not at_rest or not 0 <= end - top < 8 + LOG * lanes.most or bool((self.window[top:end] >> LOG - 1).any()):
+            size = lanes.first * LOG // 8
+            if not self.heads[sample].carries:
+                size, states = 0, states ^ seal.in_lanes(seals[sample], lanes.first, self.device)
+            words, _ = ans.pack(states, torch.full_like(states, LOG))
+            held = words.cpu().numpy().astype(">u2").tobytes()
+            # What remains of the lanes and of the bits when all that the encoder put there is taken away are zeros.
+            # A segment that does not carry is the last one, and may be filled up with zeros.
+            most = 8 + LOG * lanes.most if self.heads[sample].carries else end + 1
+            if not 0 <= end - top < most or any(held[size:]) or bool((self.window[top:end] >> LOG - 1).any()):
                 raise StreamError("damaged stream, or decoded with other probabilities than it was written with")
-            carried.append(held)
+            carried.append(held[:size])
         return carried
 
 

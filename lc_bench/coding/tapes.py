@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import StreamError, UserError, unknown
 from ..ops.bounds import lower_bound
 from ..ops.quantise import add_noise, round_straight_through
-from . import segment
+from . import seal, segment
 from .frozen import Frozen
 
 
@@ -208,14 +208,21 @@ class EncodeTape(_CodingTape):
         self.families[name] = prior.family
         return symbols
 
-    def segments(self) -> list[list[bytes]]:
-        """The segments of each sample, in the order in which the latents were first coded."""
+    def segments(self, seals: list[int]) -> list[list[bytes]]:
+        """The segments of each sample, in the order in which the latents were first coded. seals: of the headers."""
         columns: list[list[bytes]] = []
+        sealed: dict[str, list[int]] = {}
+        place = 0
+        for name in self.names:
+            for symbols, _ in self.parts[name]:
+                seals = [(one + more) & seal.MASK for one, more in zip(seals, seal.of_symbols(symbols, place).tolist(), strict=True)]
+                place += symbols.shape[1]
+            sealed[name] = seals
         for name in reversed(self.names):
             symbols, index = zip(*self.parts[name], strict=True)
             tables = self.frozen.tables(self.families[name])
             following = columns[0] if columns else None
-            column, self.bits[name] = segment.encode(list(symbols), list(index), tables, following)
+            column, self.bits[name] = segment.encode(list(symbols), list(index), tables, following, sealed[name])
             columns.insert(0, column)
         return [list(row) for row in zip(*columns, strict=True)]
 
@@ -223,8 +230,11 @@ class EncodeTape(_CodingTape):
 class DecodeTape(_CodingTape):
     """Reads symbols back. Whatever was not sent is NaN here, so that a codec which peeks poisons its own output."""
 
-    def __init__(self, frozen: Frozen, segments: list[list[bytes]], rung: Rung = FIXED) -> None:
+    def __init__(self, frozen: Frozen, segments: list[list[bytes]], seals: list[int], rung: Rung = FIXED) -> None:
+        """seals: of the headers."""
         super().__init__(frozen, rung)
+        self.seals = torch.tensor(seals, device=frozen.device)
+        self.place = 0  # symbols of a stream so far
         if len({len(row) for row in segments}) != 1:
             raise StreamError("streams with different numbers of segments in one batch: not of one model")
         self.columns = list(map(list, zip(*segments, strict=True)))
@@ -243,11 +253,14 @@ class DecodeTape(_CodingTape):
             if self.decoders:  # a segment is read to its end before the next one starts
                 column = [own + carried for own, carried in zip(column, self._carried(), strict=True)]
             self.decoders[name] = segment.Decoder(column, self.frozen.tables(prior.family))
-        return self.decoders[name].next(index).view(y.shape)
+        symbols = self.decoders[name].next(index)
+        self.seals += seal.of_symbols(symbols, self.place)
+        self.place += symbols.shape[1]
+        return symbols.view(y.shape)
 
     def _carried(self) -> list[bytes]:
         """What the latest segment carried, once it is read to its end."""
-        return next(reversed(self.decoders.values())).finish()
+        return next(reversed(self.decoders.values())).finish((self.seals & seal.MASK).tolist())
 
     def finish(self) -> None:
         """StreamError unless every segment was read to its end."""

@@ -12,7 +12,7 @@ import itertools
 
 from ..errors import StreamError
 from . import varint
-from .container import CRC, Header, Stream, checksum, read_head, split, write_head
+from .container import CRC, Header, Stream, checksum, join, read_head, split, write_head
 
 SMALLEST = CRC + 1  # bytes of a tile
 
@@ -24,9 +24,9 @@ def tiles_of(header: Header) -> tuple[int, int]:
     return -(-height // header.tile), -(-width // header.tile)
 
 
-def pack_tiles(header: Header, tiles: list[list[bytes]]) -> bytes:
-    """tiles: the segments of each, row by row."""
-    bodies = [b"".join(varint.write(len(s)) for s in tile[:-1]) + b"".join(tile) for tile in tiles]
+def pack_tiles(header: Header, tiles: list[list[bytes]], area: int = 0) -> bytes:
+    """tiles: the segments of each, row by row; area: pixels of a tile."""
+    bodies = [join(tile, area) for tile in tiles]
     head = write_head(header, len(tiles[0])) + b"".join(varint.write(len(body) + CRC) for body in bodies)
     seal = checksum(head)
     return b"".join([head, seal, *(body + _seal(seal, number, body) for number, body in enumerate(bodies))])

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..coding.container import LARGEST_TILE, SMALLEST_TILE, Header, Stream
+from ..coding.container import LARGEST_TILE, SMALLEST_TILE, Header, Stream, check_claim, seal_of
 from ..coding.frozen import Frozen, repeatable
 from ..coding.tapes import DecodeTape, EncodeTape, Rung
 from ..coding.tiles import TileFile, pack_tiles, tiles_of
@@ -27,7 +27,7 @@ from .transform_code import TransformCode, check_identity
 
 TILE = 1024  # pixels on a side
 WHOLE_AREA = 1 << 22  # pixels; larger images are coded in tiles where nothing else is asked for
-TOGETHER = 4  # tiles of one shape in one call of the codec
+TOGETHER, TOGETHER_AREA = 4, 1 << 22  # tiles of one shape in one call of the codec, and their pixels unless it is a single one
 
 Region = tuple[int, int, int, int]  # top, left, height, width in pixels
 Source = Callable[[int, int, int, int], Tensor]  # a region -> (C, height, width) in [0, 1]
@@ -114,7 +114,9 @@ def encode(
         tape = EncodeTape(frozen, rung)
         with repeatable():
             model.codec(tape, torch.cat([y for _, y in batch]))
-            for (number, _), segments in zip(batch, tape.segments(), strict=True):
+            placed = replace(header, place=frozen.bound)
+            seals = [seal_of(placed, len(tape.names), number) for number, _ in batch]
+            for (number, _), segments in zip(batch, tape.segments(seals), strict=True):
                 tiles[number] = segments
         done += len(batch)
         tell(done, len(tiles))
@@ -125,12 +127,12 @@ def encode(
         y = _analysed(model, read, size, grid, box, grid.around(box, reach), device)
         batch = waiting[y.shape]
         batch.append((number, y))
-        if len(batch) == TOGETHER:
+        if len(batch) == _together(tile):
             code(batch)
     for batch in waiting.values():
         if batch:
             code(batch)
-    return pack_tiles(replace(header, place=frozen.bound), tiles)
+    return pack_tiles(replace(header, place=frozen.bound), tiles, tile**2)
 
 
 def _analysed(
@@ -193,7 +195,7 @@ def decode(model: TransformCode, stream: Stream, region: Region | None = None) -
         needed = sorted({number for _, seen in parts for number in grid.touched(seen)})
         for number in [n for n in latents if n < needed[0]]:
             del latents[number]
-        for batch in _batches(grid, [n for n in needed if n not in latents]):
+        for batch in _batches(grid, _together(side), [n for n in needed if n not in latents]):
             latents.update(zip(batch, _decode_tiles(model, file, frozen, rung, grid, batch, device), strict=True))
         for (y0, x0, h, w), seen in parts:
             y_hat = _gathered(latents, grid, seen)
@@ -202,14 +204,19 @@ def decode(model: TransformCode, stream: Stream, region: Region | None = None) -
             yield y0 - top, x0 - left, inside.clamp(0, 1)
 
 
-def _batches(grid: Grid, numbers: list[int]) -> Iterator[list[int]]:
-    """Tiles of one shape, not too many of them."""
+def _together(side: int) -> int:
+    """How many tiles of so many pixels on a side."""
+    return max(1, min(TOGETHER, TOGETHER_AREA // side**2))
+
+
+def _batches(grid: Grid, most: int, numbers: list[int]) -> Iterator[list[int]]:
+    """Tiles of one shape, `most` of them at a time."""
     alike: dict[tuple[int, int], list[int]] = defaultdict(list)
     for number in numbers:
         top, left, bottom, right = grid.box(number)
         alike[bottom - top, right - left].append(number)
     for group in alike.values():
-        yield from (group[start : start + TOGETHER] for start in range(0, len(group), TOGETHER))
+        yield from (group[start : start + most] for start in range(0, len(group), most))
 
 
 def _decode_tiles(
@@ -219,7 +226,11 @@ def _decode_tiles(
     top, left, bottom, right = grid.box(numbers[0])
     weight = next(model.g_s.parameters())
     with repeatable():
-        tape = DecodeTape(frozen, [file.segments(number) for number in numbers], rung)
+        seals = [seal_of(file.header, file.segment_count, number) for number in numbers]
+        segments = [file.segments(number) for number in numbers]
+        for row in segments:
+            check_claim(row, (bottom - top) * (right - left) * grid.stride**2)
+        tape = DecodeTape(frozen, segments, seals, rung)
         x = torch.full((1,), torch.nan, device=device, dtype=weight.dtype)
         shape = len(numbers), model.channels, (bottom - top) * grid.stride, (right - left) * grid.stride
         y_hat = model.codec(tape, tape.side(model.g_a, x.expand(shape)))

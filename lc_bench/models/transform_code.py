@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..coding.container import LARGEST_AREA, LARGEST_SIDE, Header, pack, unpack
+from ..coding.container import LARGEST_AREA, LARGEST_SIDE, LARGEST_WHOLE, Header, check_claim, pack, seal_of, unpack
 from ..coding.frozen import Frozen, fingerprint, repeatable
 from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape, Rung
 from ..errors import StreamError, UserError
@@ -101,9 +101,11 @@ class TransformCode(nn.Module):
 
     def check_size(self, height: int, width: int) -> None:
         """UserError for what no reader would take."""
-        area = padded_size(height, self.pad_to) * padded_size(width, self.pad_to)
-        if min(height, width) < 1 or max(height, width) > LARGEST_SIDE or area > LARGEST_AREA:
+        if min(height, width) < 1 or max(height, width) > LARGEST_SIDE or self.padded_area(height, width) > LARGEST_AREA:
             raise UserError(f"an image of {height} x {width} pixels: 1 to {LARGEST_SIDE} on a side and {LARGEST_AREA} in all can be coded")
+
+    def padded_area(self, height: int, width: int) -> int:
+        return padded_size(height, self.pad_to) * padded_size(width, self.pad_to)
 
     def check_sendable(self, x: Tensor) -> None:
         self.check_input(x)
@@ -125,6 +127,10 @@ class TransformCode(nn.Module):
         level: of a model of variable rate; the stream keeps it in sixteenths.
         """
         self.check_sendable(x)
+        if self.padded_area(x.shape[2], x.shape[3]) > LARGEST_WHOLE:
+            raise UserError(
+                f"an image of {x.shape[2]} x {x.shape[3]} pixels: more than {LARGEST_WHOLE} are coded in tiles alone, with tile=1024"
+            )
         clock = clock or (lambda _: nullcontext())
         self.eval()
         frozen = self.frozen
@@ -134,9 +140,9 @@ class TransformCode(nn.Module):
             y = self.analyse(pad_to_multiple(x, self.pad_to))
         with clock("coding"), repeatable():
             self.codec(tape, y)
-            segments = tape.segments()
             header = Header(frozen.identity, tuple(x.shape[-2:]), written, place=frozen.bound)
-            streams = [pack(header, row) for row in segments]
+            segments = tape.segments([seal_of(header, len(tape.names))] * len(x))
+            streams = [pack(header, row, self.padded_area(x.shape[2], x.shape[3])) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)
 
@@ -153,10 +159,10 @@ class TransformCode(nn.Module):
             size, level = _common(headers, frozen)
             weight = next(self.g_s.parameters())
             rung = self.receiving_rung(level, frozen, weight.device)
-            tape = DecodeTape(frozen, list(segments), rung)
+            tape = DecodeTape(frozen, list(segments), [seal_of(h, len(s)) for h, s in zip(headers, segments, strict=True)], rung)
             padded = [padded_size(s, self.pad_to) for s in size]
-            if padded[0] * padded[1] > LARGEST_AREA:
-                raise StreamError(f"stream of {size[0]} x {size[1]}: more than {LARGEST_AREA} samples are not decoded")
+            for row in segments:
+                check_claim(row, padded[0] * padded[1])
             x = torch.full((1,), torch.nan, device=weight.device, dtype=weight.dtype)
             y_hat = self.codec(tape, tape.side(self.g_a, x.expand(len(streams), self.channels, *padded)))
             tape.finish()

@@ -95,8 +95,7 @@ def scalar_decode(data: bytes, index: list[int], sizes: list[int], tables: Table
     while len(states) > head.lanes.first:
         ended, states = states[len(states) // 2 :], states[: len(states) // 2]
         bits = "".join(f"{x - SLOTS:014b}" for x in ended) + bits
-    total = sum(s * (i * segment.SPREAD | 1) for i, s in enumerate(symbols)) % 2**32
-    assert [x - SLOTS for x in states] == [(total * (2 * lane + 1) * segment.SPREAD % 2**32) >> 18 for lane in range(len(states))]
+    assert set(states) <= {SLOTS}
     assert "1" not in bits
     assert not head.escapes
     return symbols
@@ -210,8 +209,8 @@ def test_golden_words_fix_the_format() -> None:
     assert hashlib.sha256(data[0]).hexdigest() == GOLDEN_LONG
 
 
-GOLDEN_SHORT = "01000083ffd2084e736bc5356af0"
-GOLDEN_LONG = "406fcedb7a7d9ccacadc6f83b0f04e688d49ce874aa2eae209952033905f4398"
+GOLDEN_SHORT = "01000083ffd085759fc116957c00"
+GOLDEN_LONG = "9e4a1f7c08ef6cc6f4135c67753fade34e74fa38bd3139db30322c85f1941291"
 
 
 @pytest.mark.parametrize("batch", [1, 3])
