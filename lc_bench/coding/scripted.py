@@ -79,7 +79,7 @@ def open_stream(stream: Tensor, identity: list[int], count: int, level: int, pad
     if counts & 64:
         flags = data[8]
         position = 9
-    if flags & ~2:
+    if flags != 2 and counts & 64:
         raise ValueError("a stream in tiles, or bound to a place, or of a newer lc_bench: an exported decoder reads whole images")
     found = -1
     if counts & 128:

@@ -95,7 +95,16 @@ def nearest_of_series(first: float, log_ratio: float, count: int) -> Tensor:
 
 def look_up_series(table: Tensor, values: Tensor) -> Tensor:
     """Values of any shape -> entries of `nearest_of_series`; NaN is refused."""
+    if torch.jit.is_tracing():  # TorchScript has no view of other types
+        return torch.bucketize(values.float(), _edges(table), out_int32=True, right=True).where(values == values, -1)
     upper = values.float().contiguous().view(torch.int32) >> 16
     entry = table.index_select(0, upper.bitwise_and_(0xFFFF).flatten()).view(values.shape)
     refuse_nan((entry < 0).any())
     return entry
+
+
+def _edges(table: Tensor) -> Tensor:
+    """(count - 1,): the smallest float32 of each entry of `nearest_of_series` but the first."""
+    entry = table.numpy()[: 0x7F80 + 1]  # 0, ..., infinity
+    lowest = np.searchsorted(entry, np.arange(1, entry.max() + 1)).astype(np.uint32) << 16
+    return torch.from_numpy(lowest.view(np.float32))
