@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..coding.container import MAGIC, VERSION, unpack
 from ..coding.script_tape import ScriptTape
-from ..coding.scripted import compiled, finish, open_stream
+from ..coding.scripted import coder, compiled, finish, open_stream
 from ..errors import UserError
 from ..ops.shapes import padded_size
 from ..ops.whole import written_whole
@@ -52,8 +52,17 @@ def export_decoder(model: TransformCode, path: str | Path, size: tuple[int, int]
             found = decoder(stream)
             if found.shape != x_hat.shape or not bool((found - x_hat).abs().max() < CLOSE):
                 raise UserError(f"{model.name or 'the model'}: what it does depends on the image by more than tensors; it cannot be exported")
+    _save(decoder, path)
+
+
+def export_coder(path: str | Path) -> None:
+    """Write the entropy coder: what scripted.Coder has."""
+    _save(coder(), path)
+
+
+def _save(what: Any, path: str | Path) -> None:
     with written_whole(Path(path).expanduser()) as part:
-        torch.jit.save(decoder, str(part))
+        torch.jit.save(what, str(part))
 
 
 def _decoding(model: TransformCode, segments: int, padded: list[int], level: float | None) -> Any:
