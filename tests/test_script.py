@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import small
 from test_models import widen
-from torch import Tensor
+from torch import Tensor, nn
 
 import lc_bench
 from lc_bench.__main__ import main
@@ -19,6 +19,7 @@ from lc_bench.coding import segment
 from lc_bench.coding.container import Header, pack, unpack
 from lc_bench.coding.scripted import coder, tensors_of
 from lc_bench.coding.tables import Tables
+from lc_bench.coding.tapes import Tape
 from lc_bench.entropy import FactorizedPrior, GaussianPrior
 from lc_bench.entropy.lookup import look_up_series, nearest_of_series
 from lc_bench.errors import UserError
@@ -142,7 +143,23 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     model.codec.h_s[1] = torch.nn.Tanh()  # type: ignore[index,union-attr,operator]
     with pytest.raises(UserError, match="Tanh has no exact form"):
         lc_bench.export_decoder(model, tmp_path / "decoder.pt", SIZE)
+    model = built("mbt2018-mean")
+    model.codec = Deciding(model.codec)
+    with pytest.raises(UserError, match="decides by the image"):
+        lc_bench.export_decoder(model, tmp_path / "decoder.pt", SIZE)
     assert not list(tmp_path.iterdir())
+
+
+class Deciding(nn.Module):
+    """A codec in which Python uses a number of the image."""
+
+    def __init__(self, codec: nn.Module) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, tape: Tape, y: Tensor) -> Tensor:
+        y_hat = self.codec(tape, y)
+        return y_hat * float(y_hat.std())
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

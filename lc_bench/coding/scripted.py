@@ -238,14 +238,14 @@ def close_segment(reader: list[Tensor]) -> Tensor:
     """After the last chunk: the bytes that the segment carries of the next one, uint8."""
     window, states, numbers, escapes, exceptions = reader
     fields: list[int] = numbers.tolist()
-    top, end, width, first, doublings, stage, full, row, carries, place = fields
+    top, end, width, first, doublings, _stage, _full, _row, carries, _place = fields
     if len(escapes) > 0 or len(exceptions) > 0:
         raise ValueError("damaged stream: escapes are left over")
     top = _retire(window, states, top, width, first)
     bits = (states[:first, None] - 16384 >> torch.arange(13, -1, -1)).bitwise_and(1).flatten()
     size = first * 14 // 8 if carries else 0
     # What the encoder started its lanes from when it had no bits left are zeros here.
-    at_rest = 0 <= end - top and end - top < 8 + 14 * (first << doublings)
+    at_rest = end >= top and end < top + 8 + 14 * (first << doublings)
     if not at_rest or bool(bits[8 * size :].any()) or bool((window[top:end] >> 13).any()):
         raise ValueError("damaged stream, or decoded with other probabilities than it was written with")
     return (bits[: 8 * size].view(-1, 8) << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)

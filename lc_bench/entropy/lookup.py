@@ -95,7 +95,7 @@ def nearest_of_series(first: float, log_ratio: float, count: int) -> Tensor:
 
 def look_up_series(table: Tensor, values: Tensor) -> Tensor:
     """Values of any shape -> entries of `nearest_of_series`; NaN is refused."""
-    if torch.jit.is_tracing():  # TorchScript has no view of other types
+    if torch.jit.is_tracing():  # TorchScript has no view of other types  # pyright: ignore[reportPrivateImportUsage]
         return torch.bucketize(values.float(), _edges(table), out_int32=True, right=True).where(values == values, -1)
     upper = values.float().contiguous().view(torch.int32) >> 16
     entry = table.index_select(0, upper.bitwise_and_(0xFFFF).flatten()).view(values.shape)
