@@ -21,7 +21,7 @@ from .bench.learned import run_model
 from .coding.container import is_tiled, read_head
 from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
 from .errors import StreamError, UserError
-from .models import TransformCode, tiled, weights
+from .models import TransformCode, script, tiled, weights
 from .ops.paths import cache_dir
 
 
@@ -161,6 +161,20 @@ def decompress(model: TransformCode, streams: list[bytes], region: tiled.Region 
             out[place, :, top : top + part.shape[1], left : left + part.shape[2]] = part
     assert out is not None
     return out
+
+
+def export_decoder(model: TransformCode, path: str | Path, size: tuple[int, int], level: float | None = None) -> None:
+    """Write a TorchScript file that decodes what `compress` gives for images of `size` (height, width), without Python source, on a CPU.
+
+    `torch.jit.load(path)` takes a stream as (n,) uint8 and gives x_hat (1, C, H, W). Images of other sizes that are padded to the same
+    decode too; level: of a model of variable rate, the only one that does. UserError for mixtures and for networks without an exact form.
+    """
+    script.export_decoder(model, path, size, level)
+
+
+def export_coder(path: str | Path) -> None:
+    """Write the entropy coder as a TorchScript file; its methods are those of lc_bench/coding/scripted.py."""
+    script.export_coder(path)
 
 
 def label_of(model: TransformCode, metric: str = "mse") -> str:

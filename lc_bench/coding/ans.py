@@ -136,14 +136,16 @@ def _take(values: Tensor, sizes: Tensor, count: int) -> tuple[Tensor, Tensor, Te
     return _read(words, 0, count), rest, rest_sizes
 
 
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def script(function: Callable[..., Any]) -> Any:
     """The one place that compiles. TorchScript is deprecated but works; the eager function is the same code."""
-    if os.environ.get("LC_BENCH_EAGER"):
-        return function
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.jit.script(function)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function if os.environ.get("LC_BENCH_EAGER") else script(function)
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:

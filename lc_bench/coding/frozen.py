@@ -69,6 +69,7 @@ class Frozen:
         self._tables: dict[HasTables, Tables] = {}
         self._exact: dict[nn.Module, nn.Module] = {}
         self._meta: dict[nn.Module, nn.Module] = {}
+        self._shapes: dict[tuple[nn.Module, tuple[int, ...]], torch.Size] = {}
         self.inexact: list[str] = []  # why networks have no exact form
         sha = hashlib.sha256(weights_digest(model))
         for module in model.modules():
@@ -104,7 +105,9 @@ class Frozen:
 
     def output_shape(self, net: nn.Module, shape: torch.Size) -> torch.Size:
         """Shape of net(x) for x of that shape, without computing it."""
-        if net not in self._meta:
-            self._meta[net] = copy.deepcopy(net).to("meta")
-        out: Tensor = self._meta[net](torch.empty(shape, device="meta"))
-        return out.shape
+        key = net, tuple(map(int, shape))
+        if key not in self._shapes:
+            if net not in self._meta:
+                self._meta[net] = copy.deepcopy(net).to("meta")
+            self._shapes[key] = self._meta[net](torch.empty(shape, device="meta")).shape
+        return self._shapes[key]

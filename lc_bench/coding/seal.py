@@ -29,7 +29,7 @@ def of_symbols(symbols: Tensor, start: int) -> Tensor:
 
     Sums of symbols times odd weights of 16 bits, modulo 2^BITS: a single wrong symbol always alters its seal.
     """
-    end = start + symbols.shape[1]
+    end = start + int(symbols.shape[1])  # a whole number under a trace too
     weight = _weights(max(1 << 16, 1 << end.bit_length()), symbols.device)[start:end]
     return (symbols * weight).sum(1) & MASK  # products that overflow are still right modulo 2^32
 

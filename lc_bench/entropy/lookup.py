@@ -96,9 +96,18 @@ def nearest_of_series(first: float, log_ratio: float, count: int) -> Tensor:
 
 def look_up_series(table: Tensor, values: Tensor) -> Tensor:
     """Values of any shape -> entries of `nearest_of_series`; NaN is refused."""
+    if torch.jit.is_tracing():  # TorchScript has no view of other types  # pyright: ignore[reportPrivateImportUsage]
+        return torch.bucketize(values.float(), _edges(table), out_int32=True, right=True).where(values == values, -1)
     out = torch.empty(values.shape, dtype=torch.int32, device=values.device)
     for some, entry in zip(values.reshape(-1).split(BLOCK), out.view(-1).split(BLOCK), strict=True):
         upper = (some.float().contiguous().view(torch.int32) >> 16).bitwise_and_(0xFFFF)
         torch.index_select(table, 0, upper, out=entry)
     refuse_nan((out < 0).any())
     return out
+
+
+def _edges(table: Tensor) -> Tensor:
+    """(count - 1,): the smallest float32 of each entry of `nearest_of_series` but the first."""
+    entry = table.numpy()[: 0x7F80 + 1]  # 0, ..., infinity
+    lowest = np.searchsorted(entry, np.arange(1, entry.max() + 1)).astype(np.uint32) << 16
+    return torch.from_numpy(lowest.view(np.float32))

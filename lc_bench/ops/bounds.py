@@ -21,6 +21,8 @@ class _LowerBound(torch.autograd.Function):
 
 def lower_bound(x: Tensor, bound: float) -> Tensor:
     """max(x, bound); below the bound the gradient still passes where it pushes x up."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return x.clamp_min(bound)  # a trace can record this
     return _LowerBound.apply(x, bound)  # type: ignore[return-value]
 
 

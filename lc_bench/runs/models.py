@@ -1,4 +1,4 @@
-"""run=models, run=check, run=export: what there is, whether a checkpoint fits, and weights for the reference implementation."""
+"""run=models, run=check, run=export, run=script: what there is, whether a checkpoint fits, weights and decoders for elsewhere."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import logging
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ..api import build_from, load_from, qualities_for
+from ..api import build_from, export_decoder, load_from, qualities_for
 from ..bench.complexity import complexity
 from ..bench.learned import check_latents
 from ..config import at_quality, choices, compose, qualities_of
 from ..errors import UserError
 from ..models import weights
 from ..models.export import reference_state
+from .origin import load_one, words_of
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,28 @@ def export(cfg: DictConfig) -> None:
     (quality, *more) = qualities_for(cfg)
     if more and not cfg.model.get("levels"):
         raise UserError(f"quality={cfg.quality}: export writes one checkpoint; give one quality, such as quality=3")
-    path = Path(cfg.run.to).expanduser()
-    if path.exists():
-        raise UserError(f"run.to={path}: is there already; give another name or remove it")
+    path = _new_file(cfg)
     model = load_from(cfg, quality)
     state = reference_state(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path)
     log.info(f"{path}: {cfg.model.name} quality {quality}, {model.weights_note} weights, {len(state)} entries")
+
+
+def script(cfg: DictConfig) -> None:
+    """Write a decoder that runs without Python source; quality 3 where none is chosen."""
+    size = list(cfg.run.size) if OmegaConf.is_list(cfg.run.size) else []
+    if len(size) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in size):
+        raise UserError(f"run.size={cfg.run.size}: give [height,width] in pixels, such as run.size=[512,768]")
+    path = _new_file(cfg)
+    model = load_one(cfg)
+    export_decoder(model, path, (size[0], size[1]))
+    level = f" level {model.level:g}" if model.variable else ""
+    log.info(f"{path}: decoder of {words_of(cfg)}{level} for {size[1]} x {size[0]} pixels, {path.stat().st_size:,} bytes")
+
+
+def _new_file(cfg: DictConfig) -> Path:
+    path = Path(cfg.run.to).expanduser()
+    if path.exists():
+        raise UserError(f"run.to={path}: is there already; give another name or remove it")
+    return path
