@@ -166,7 +166,12 @@ def flip(random: Random, data: bytes, most: int = 4) -> bytes:
 def absurd(random: Random) -> bytes:
     """A number that nobody would write; now and then not even the end of one."""
     return random.choice(
-        [b"\xff" * random.randint(1, 12), varint.write(random.getrandbits(random.randint(1, 60))), varint.write(1 << random.randint(0, 41)), b"\0"]
+        [
+            b"\xff" * random.randint(1, 12),
+            varint.write(random.getrandbits(random.randint(1, 60))),
+            varint.write(1 << random.randint(0, 41)),
+            b"\0",
+        ]
     )
 
 
@@ -406,7 +411,9 @@ def main() -> int:
         print(f"| {kind} | " + " | ".join(str(outcomes[kind][c]) for c in columns) + f" | {1000 * slowest[kind]:.0f} ms |")
     total = sum(outcomes.values(), Counter())
     print("| all | " + " | ".join(str(total[c]) for c in columns) + f" | {1000 * max(slowest.values()):.0f} ms |")
-    print(f"{arguments.count} streams, seed {arguments.seed}; memory at its peak {before + grown:.0f} MiB, {grown:.0f} MiB more than before")
+    print(
+        f"{arguments.count} streams, seed {arguments.seed}; memory at its peak {before + grown:.0f} MiB, {grown:.0f} MiB more than before"
+    )
     return 1 if bad or grown > MEBIBYTES else 0
 
 

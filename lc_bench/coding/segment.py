@@ -280,7 +280,9 @@ class _Reader:
         # A damaged stream may ask for more bits than there are before that is noticed: as many as a section of symbols can.
         more = LOG * max(BLOCK, most * len(bodies))
         if total + more > LARGEST_BITS:
-            raise StreamError(f"segments of {total // 8} bytes: more than {LARGEST_BITS // 8} are not decoded together; decode fewer streams")
+            raise StreamError(
+                f"segments of {total // 8} bytes: more than {LARGEST_BITS // 8} are not decoded together; decode fewer streams"
+            )
         self.window = torch.zeros(total + more, dtype=torch.int32, device=self.device)
         self.state = torch.full((len(bodies), most), SLOTS, dtype=torch.int32, device=self.device)
         for sample, (body, start, width) in enumerate(zip(bodies, starts, self.width, strict=True)):

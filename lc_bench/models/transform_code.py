@@ -122,7 +122,9 @@ class TransformCode(nn.Module):
         """
         self.check_sendable(x)
         if self.padded_area(x.shape[2], x.shape[3]) > LARGEST_WHOLE:
-            raise UserError(f"an image of {x.shape[2]} x {x.shape[3]} pixels: more than {LARGEST_WHOLE} are coded in tiles alone, with tile=1024")
+            raise UserError(
+                f"an image of {x.shape[2]} x {x.shape[3]} pixels: more than {LARGEST_WHOLE} are coded in tiles alone, with tile=1024"
+            )
         clock = clock or (lambda _: nullcontext())
         self.eval()
         frozen = self.frozen
