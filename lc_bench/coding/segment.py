@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,13 +20,13 @@ from torch import Tensor
 from ..errors import StreamError
 from . import ans, seal, varint
 from .ans import LOG, SLOTS
-from .layout import MAX_STAGE, SHAPES, Lanes, Walk, choose_lanes
+from .head import CARRIES, HAS_ESCAPES, HAS_EXCEPTIONS, Head, split
+from .layout import SHAPES, Lanes, Walk, choose_lanes
 from .rows import BLOCK, Section, sections, side_by_side, together
 from .tables import ESCAPE, Tables
 
 LARGEST_SYMBOL = (1 << 31) - 1
 LARGEST_BITS = (1 << 31) - 1  # of segments that advance together: places are int32
-HAS_ESCAPES, CARRIES, HAS_EXCEPTIONS = 0x20, 0x40, 0x80
 TALLY = 16  # symbols whose bits are added up together when lanes are chosen
 
 
@@ -76,8 +75,8 @@ class _Message:
         tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
         self.bits = float(tail[-1]) + 8 * (len(self.escapes) + len(self.exceptions))
         self.lanes = choose_lanes(lambda k: float(tail[-1 if k == len(cost) else k // TALLY]), self.chunks)
-        if not self.lanes.first and self.exceptions:
-            self.lanes = Lanes(1, 0)  # for the seal
+        if not self.lanes.first:
+            self.lanes = Lanes(1, 0)  # for the seal: 2 bytes, without which an empty segment could stand for any
 
     @staticmethod
     def _leave_out(
@@ -143,19 +142,6 @@ def _write_exceptions(found: list[tuple[int, int]]) -> bytes:
     """Pairs of the distance to the one before and the value."""
     gaps = (b[0] - a[0] for a, b in itertools.pairwise([(0, 0), *found]))
     return b"".join(varint.write(gap) + varint.write_signed(value) for gap, (_, value) in zip(gaps, found, strict=True))
-
-
-def _read_exceptions(data: bytes) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    place = position = 0
-    while position < len(data):
-        gap, position = varint.read(data, position)
-        value, position = varint.read(data, position)
-        if found and not gap:
-            raise StreamError("damaged stream: two exceptions for one symbol")
-        place += gap
-        found.append((place, varint.signed(value)))
-    return found
 
 
 class _Encoder:
@@ -300,8 +286,6 @@ class _Reader:
             closed.append(int(torch.searchsorted(key, self.tables.closed)))
             keys.append(key)
         tokens = [(key[none:] << LOG) - SLOTS for key, none in zip(keys, closed, strict=True)]
-        if any(len(own) and not lanes.first for own, lanes in zip(tokens, self.lanes, strict=True)):
-            raise StreamError("damaged stream: a segment without lanes has symbols to decode")
         for section in sections(self.walks, [len(t) for t in tokens]):
             self._retire([0 if piece is None else piece.width for piece in section.pieces])
             hits = section.gather(tokens, self.idle)
@@ -378,38 +362,3 @@ class _Reader:
                 raise StreamError("damaged stream, or decoded with other probabilities than it was written with")
             carried.append(held[:size])
         return carried
-
-
-@dataclass
-class Head:
-    """What a segment says of itself; lists are used up while reading."""
-
-    lanes: Lanes
-    escapes: list[int]
-    exceptions: list[tuple[int, int]]
-    body: bytes
-    carries: bool
-
-
-def split(data: bytes) -> Head:
-    if not data:
-        raise StreamError("stream cut short: an empty segment")
-    code, position = data[0], 1
-    if code & 31 >= len(SHAPES):
-        raise StreamError(f"damaged stream: a segment that starts with {code}")
-    first, doublings = SHAPES[code & 31]
-    stage = full = 0
-    if doublings:
-        stage, position = varint.read(data, position, MAX_STAGE)
-        full, position = varint.read(data, position)
-    lists = []
-    for flag in (HAS_ESCAPES, HAS_EXCEPTIONS):
-        size = 0
-        if code & flag:
-            size, position = varint.read(data, position, len(data))
-            if position + size > len(data):
-                raise StreamError("stream cut short: it ends inside the escapes")
-        lists.append(data[position : position + size])
-        position += size
-    lanes = Lanes(first, doublings, stage, full)
-    return Head(lanes, varint.read_all_signed(lists[0]), _read_exceptions(lists[1]), data[position:], bool(code & CARRIES))

@@ -208,8 +208,17 @@ class EncodeTape(_CodingTape):
         self.families[name] = prior.family
         return symbols
 
-    def segments(self, seals: list[int]) -> list[list[bytes]]:
-        """The segments of each sample, in the order in which the latents were first coded. seals: of the headers."""
+    def segments(self, seals: list[int], least: int = 0) -> list[list[bytes]]:
+        """The segments of each sample, in the order in which the latents were first coded.
+
+        seals: of the headers; least: bytes below which a sample is filled up, so that its last segment must not lose its end.
+        """
+        rows = self._segments(seals, True)
+        if all(sum(map(len, row)) >= least for row in rows):
+            return rows
+        return [row if sum(map(len, row)) >= least else plain for row, plain in zip(rows, self._segments(seals, False), strict=True)]
+
+    def _segments(self, seals: list[int], carry: bool) -> list[list[bytes]]:
         columns: list[list[bytes]] = []
         sealed: dict[str, list[int]] = {}
         place = 0
@@ -221,7 +230,7 @@ class EncodeTape(_CodingTape):
         for name in reversed(self.names):
             symbols, index = zip(*self.parts[name], strict=True)
             tables = self.frozen.tables(self.families[name])
-            following = columns[0] if columns else None
+            following = columns[0] if columns and carry else None
             column, self.bits[name] = segment.encode(list(symbols), list(index), tables, following, sealed[name])
             columns.insert(0, column)
         return [list(row) for row in zip(*columns, strict=True)]

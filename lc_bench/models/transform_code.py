@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..coding.container import LARGEST_AREA, LARGEST_SIDE, LARGEST_WHOLE, Header, check_claim, pack, seal_of, unpack
+from ..coding.container import LARGEST_AREA, LARGEST_SIDE, LARGEST_WHOLE, Header, check_claim, least_bytes, pack, seal_of, unpack
 from ..coding.frozen import Frozen, fingerprint, repeatable
 from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape, Rung
 from ..errors import StreamError, UserError
@@ -141,8 +141,9 @@ class TransformCode(nn.Module):
         with clock("coding"), repeatable():
             self.codec(tape, y)
             header = Header(frozen.identity, tuple(x.shape[-2:]), written, place=frozen.bound)
-            segments = tape.segments([seal_of(header, len(tape.names))] * len(x))
-            streams = [pack(header, row, self.padded_area(x.shape[2], x.shape[3])) for row in segments]
+            area = self.padded_area(x.shape[2], x.shape[3])
+            segments = tape.segments([seal_of(header, len(tape.names))] * len(x), least_bytes(area))
+            streams = [pack(header, row, area) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)
 
