@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import StreamError
 from . import seal, varint
@@ -91,8 +91,8 @@ def write_head(header: Header, segments: int) -> bytes:
 
 
 def seal_of(header: Header, segments: int, tile: int | None = None) -> int:
-    """Where the seal of a stream, or of one of its tiles, starts."""
-    return seal.of_header(write_head(header, segments) + (b"" if tile is None else tile.to_bytes(4, "little")))
+    """Where the seal of a stream, or of one of its tiles, starts. The model's name is only a hint, and not sealed."""
+    return seal.of_header(write_head(replace(header, model=""), segments) + (b"" if tile is None else tile.to_bytes(4, "little")))
 
 
 def least_bytes(area: int) -> int:
