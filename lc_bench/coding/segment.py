@@ -204,8 +204,9 @@ class _Encoder:
         if not pieces:
             none = torch.zeros(0, dtype=torch.int32, device=self.device)
             return none, none
-        values, sizes = (torch.cat(column) if len(column) > 1 else column[0] for column in zip(*pieces, strict=True))
-        return values, sizes
+        if len(pieces) == 1:
+            return pieces[0]
+        return torch.cat([values for values, _ in pieces]), torch.cat([sizes for _, sizes in pieces])
 
     def _finish(self, sample: int) -> bytes:
         states = self.state[sample, : self.width[sample]] - SLOTS
