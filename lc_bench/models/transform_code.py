@@ -135,7 +135,7 @@ class TransformCode(nn.Module):
         frozen = self.frozen
         with clock("coding"), repeatable():
             headers, segments = zip(*map(unpack, streams), strict=True)
-            size, level = _common(headers, frozen)
+            size, level = common(headers, frozen, 2)
             weight = next(self.g_s.parameters())
             rung = self._rung_of(level, frozen, weight.device)
             tape = DecodeTape(frozen, list(segments), rung)
@@ -160,16 +160,16 @@ class TransformCode(nn.Module):
         return self.rung(level / FINENESS, device, frozen)
 
 
-def _common(headers: tuple[Header, ...], frozen: Frozen) -> tuple[tuple[int, ...], int | None]:
-    """Size and level of a batch of streams."""
+def common(headers: tuple[Header, ...], frozen: Frozen, numbers: int) -> tuple[tuple[int, ...], int | None]:
+    """Size (so many numbers) and level of a batch of streams."""
     for header in headers:
         if header.identity.architecture != frozen.identity.architecture:
             raise StreamError("the stream was written by another architecture (or another N, M); load the model it was written with")
         if header.identity.weights != frozen.identity.weights:
             raise StreamError("the stream was written with other weights of this architecture; load the ones it was written with")
     sizes = {h.sizes for h in headers}
-    if len(sizes) > 1 or len(headers[0].sizes) != 2:
-        raise StreamError(f"streams of {len(sizes)} different sizes in one batch; decode images of one size together")
+    if len(sizes) > 1 or len(headers[0].sizes) != numbers:
+        raise StreamError(f"streams of {len(sizes)} different sizes in one batch; decode those of one size together")
     levels = {h.level for h in headers}
     if len(levels) > 1:
         raise StreamError(f"streams of {len(levels)} different levels in one batch; decode those of one level together")

@@ -1,0 +1,91 @@
+"""Point-cloud codecs: latents by name = g_a(x), a codec for them, x_hat = g_s(latents, number of points).
+
+The same as an image codec to everything above: a stream's sizes are (N,), and the decoder gives as many points as they say.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ..coding.container import Header, pack, unpack
+from ..coding.frozen import repeatable
+from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape
+from ..errors import StreamError, UserError
+from .transform_code import Clock, Coded, Output, TransformCode, common
+
+LARGEST_COORDINATE = 1e4  # beyond it, squared distances of float32 say nothing of a cloud's shape
+
+
+class PointCode(TransformCode):
+    """g_a, g_s: an analysis and a synthesis as lc_bench.layers.pointnet has them; smallest: number of points."""
+
+    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, smallest: int = 1) -> None:
+        super().__init__(g_a, g_s, codec, pad_to=1)
+        self.smallest = smallest
+
+    def forward(self, x: Tensor, level: float | Tensor | None = None) -> Output:
+        """x (B, N, 3), in the unit sphere or cube."""
+        self.check_input(x)
+        self.rung(level, x.device)
+        tape = RateTape(self.training, self.quantiser)
+        y, wanted = self.g_a(x)
+        y_hat = self.codec(tape, y)
+        x_hat, given = self.g_s(y_hat, x.shape[1])
+        return Output(x_hat, tape.bits, {**wanted, **given})
+
+    def check_input(self, x: Tensor) -> None:
+        if x.ndim != 3 or x.shape[2] != self.channels or 0 in x.shape:
+            raise UserError(f"an input of shape {tuple(x.shape)}: the model takes clouds (B, N, {self.channels}), nothing empty")
+        if x.shape[1] < self.smallest:
+            raise UserError(f"a cloud of {x.shape[1]} points: {self.name or 'the model'} needs {self.smallest} or more")
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, clock: Clock | None = None, level: float | None = None) -> Coded:
+        """x (B, N, 3) -> B streams. UserError for NaN, infinite and huge coordinates."""
+        self.check_input(x)
+        if not bool((x.abs() <= LARGEST_COORDINATE).all()):  # also catches NaN
+            raise UserError(
+                f"the cloud has NaN or infinite coordinates, or some beyond {LARGEST_COORDINATE:.0f}; nothing was written. "
+                "Models take clouds scaled to the unit sphere (data.normalise=l2)"
+            )
+        clock = clock or (lambda _: nullcontext())
+        self.eval()
+        frozen = self.frozen
+        self.rung(level, x.device)
+        tape = EncodeTape(frozen)
+        with clock("transform"):
+            y, _ = self.g_a(x)
+        with clock("coding"), repeatable():
+            self.codec(tape, y)
+            segments = tape.segments()
+            header = Header(frozen.identity, (x.shape[1],))
+            streams = [pack(header, row) for row in segments]
+        sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
+        return Coded(streams, tape.latents, tape.bits, sizes)
+
+    @torch.no_grad()
+    def decode(self, streams: list[bytes], clock: Clock | None = None) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """B streams of clouds of one size -> x_hat (B, N, 3), and the latents that were read."""
+        if isinstance(streams, bytes) or not streams:
+            raise UserError("decompress takes a list of streams (bytes), at least one")
+        clock = clock or (lambda _: nullcontext())
+        self.eval()
+        frozen = self.frozen
+        weight = next(self.g_s.parameters())
+        with clock("coding"), repeatable():
+            headers, segments = zip(*map(unpack, streams), strict=True)
+            (count,), _ = common(headers, frozen, 1)
+            try:
+                shapes = self.g_a.shapes(count)  # type: ignore[operator]
+            except UserError as error:
+                raise StreamError(f"damaged stream: {error}") from None
+            tape = DecodeTape(frozen, list(segments), FIXED)
+            nothing = torch.full((1,), torch.nan, device=weight.device, dtype=weight.dtype)
+            y_hat = self.codec(tape, {name: nothing.expand(len(streams), *shape) for name, shape in shapes.items()})
+            tape.finish()
+        with clock("transform"), repeatable():
+            x_hat, _ = self.g_s({name: value.to(weight.dtype) for name, value in y_hat.items()}, count)
+        return x_hat, tape.latents
