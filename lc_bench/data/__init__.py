@@ -1,5 +1,6 @@
-"""Data: images by name or folder, as the benchmark reads them and as training crops them."""
+"""Data: images and point clouds by name or folder, as the benchmark reads them and as training draws from them."""
 
+from .cloud_sets import CloudSet, modelnet
 from .sets import ImageSet, folder, kodak, local, samples
 
-__all__ = ["ImageSet", "folder", "kodak", "local", "samples"]
+__all__ = ["CloudSet", "ImageSet", "folder", "kodak", "local", "modelnet", "samples"]

@@ -70,10 +70,23 @@ def knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return knn_in_full(queries, points, k)
 
 
+@torch.no_grad()
+def nearest(queries: Tensor, points: Tensor) -> Tensor:
+    """queries (B, M, 3), points (B, N, 3) -> index (B, M) of a nearest point; of equally near ones, any."""
+    if points.device.type == "cpu":
+        found = [cKDTree(p.numpy()).query(q.numpy())[1] for q, p in zip(queries, points, strict=True)]
+        return torch.from_numpy(np.stack(found)).long()
+    return torch.cat([squared_distances(piece, points).argmin(-1) for piece in _pieces(queries, points)], 1)
+
+
+def _pieces(queries: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+    return queries.split(max(1, PIECE // (points.shape[0] * points.shape[1])), 1)
+
+
 def knn_in_full(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """As `knn`, by comparing all with all."""
     distances, indices = [], []
-    for piece in queries.split(max(1, PIECE // (points.shape[0] * points.shape[1])), 1):
+    for piece in _pieces(queries, points):
         d, i = squared_distances(piece, points).sort(dim=-1, stable=True)
         distances.append(d[..., :k])
         indices.append(i[..., :k])
@@ -112,7 +125,7 @@ def ball_query(centres: Tensor, points: Tensor, radius: float, count: int) -> Te
 def ball_query_in_full(centres: Tensor, points: Tensor, radius: float, count: int) -> Tensor:
     """As `ball_query`, by comparing all with all."""
     found = []
-    for piece in centres.split(max(1, PIECE // (points.shape[0] * points.shape[1])), 1):
+    for piece in _pieces(centres, points):
         inside = squared_distances(piece, points) < radius * radius
         number = torch.arange(points.shape[1], device=points.device)
         hits = torch.where(inside, number, len(number)).sort(-1).values[..., :count]  # those outside come last
