@@ -20,7 +20,7 @@ from torch import Tensor
 from .bench.learned import run_model
 from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
 from .errors import UserError
-from .models import TransformCode, weights
+from .models import PointCode, TransformCode, weights
 from .ops.paths import cache_dir
 
 
@@ -134,18 +134,22 @@ def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
 
 
 def label_of(model: TransformCode, metric: str = "mse") -> str:
-    """Name in tables: metrics other than MSE are part of it, and weights that are neither published nor shipped."""
-    measured = "" if metric == "mse" else f" {metric}"
+    """Name in tables: metrics other than MSE and Chamfer are part of it, and weights that are neither published nor shipped."""
+    measured = "" if metric in ("mse", "chamfer") else f" {metric}"
     own = "" if model.weights_note in ("published", "shipped") else f" ({model.weights_note})"
     return f"{model.name}{measured}{own}"
 
 
-def benchmark(model: TransformCode, data: str = "samples", images: int | None = None, **keys: Any) -> pd.DataFrame:
-    """Records of the model on a data set of conf/data: every image to bytes, and decoded by a copy of the model.
+def benchmark(model: TransformCode, data: str | None = None, images: int | None = None, **keys: Any) -> pd.DataFrame:
+    """Records of the model on a data set of conf/data (samples, or shapes for point clouds): every image to bytes, and decoded by a copy of the model.
 
     keys: of the data set's YAML, such as path="photos" with data="folder". `records.to_csv` gives what run=report reads.
     """
+    of_clouds = isinstance(model, PointCode)
+    data = data or ("shapes" if of_clouds else "samples")
     check_choice("data", data)
+    if of_clouds and "points" not in keys and "points" in compose(f"data={data}").data:
+        keys["points"] = model.points
     source = make(compose(f"data={data}", *(f"data.{k}={v}" for k, v in keys.items())).data)
     receiver = copy.deepcopy(model)
     return pd.DataFrame(run_model(model, receiver, source, label_of(model), level=model.level + 1 if model.variable else 0, images=images))

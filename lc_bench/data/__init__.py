@@ -2,5 +2,6 @@
 
 from .cloud_sets import CloudSet, modelnet
 from .sets import ImageSet, folder, kodak, local, samples
+from .shapes import shapes
 
-__all__ = ["CloudSet", "ImageSet", "folder", "kodak", "local", "modelnet", "samples"]
+__all__ = ["CloudSet", "ImageSet", "folder", "kodak", "local", "modelnet", "samples", "shapes"]

@@ -20,10 +20,12 @@ LARGEST_COORDINATE = 1e4  # beyond it, squared distances of float32 say nothing 
 
 
 class PointCode(TransformCode):
-    """g_a, g_s: an analysis and a synthesis as lc_bench.layers.pointnet has them; smallest: number of points."""
+    """g_a, g_s: an analysis and a synthesis as lc_bench.layers.pointnet has them; smallest: number of points;
+    points: how many it is made for."""
 
-    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, smallest: int = 1) -> None:
+    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, points: int, smallest: int = 1) -> None:
         super().__init__(g_a, g_s, codec, pad_to=1)
+        self.points = points
         self.smallest = smallest
 
     def forward(self, x: Tensor, level: float | Tensor | None = None) -> Output:

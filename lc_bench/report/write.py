@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import UserError
 from .page import write_page
 from .plots import plot_curves
-from .records import METRICS, complete, curves_of, published, rank, summary
+from .records import complete, curves_of, published, rank, summary
 from .terminal import print_ranking
 
 
@@ -42,8 +42,8 @@ def write_report(
         (output / "summary" / f"{name}.json").write_text(json.dumps(summary(curve), indent=1))
     ranks = rank(curves, bd_anchor)
     images = max(c.images for c in curves)
-    for metric in METRICS:
-        plot_curves(curves, metric, f"{data}, mean of {images} images", output / f"rd-{metric}.png")
+    for metric in curves[0].values:
+        plot_curves(curves, metric, f"{data}, mean of {images} samples", output / f"rd-{metric}.png")
     write_page(output / "index.html", ranks, records, data, bd_anchor, stamp, notes, pictures or {}, originals or {})
     print_ranking(ranks, data, bd_anchor)
     for note in notes:
