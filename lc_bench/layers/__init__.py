@@ -3,6 +3,7 @@
 from .block_transform import BlockAnalysis, BlockSynthesis
 from .chain import chain
 from .conv import CheckerboardConv2d, MaskedConv2d, conv_stack, sub_pixel
+from .density_code import DensityAnalysis, DensitySynthesis
 from .gdn import GDN, GDN1
 from .grouped import group_context, group_parameters, group_ramp, neighbourhood
 from .pointnet import FeaturePropagation, MultiScaleAbstraction, PointNet2Analysis, PointNet2Synthesis, PointNetAnalysis, PointNetSynthesis, SetAbstraction
@@ -18,6 +19,8 @@ __all__ = [
     "BlockAnalysis",
     "BlockSynthesis",
     "CheckerboardConv2d",
+    "DensityAnalysis",
+    "DensitySynthesis",
     "FeaturePropagation",
     "Gain",
     "Interleave",

@@ -1,6 +1,6 @@
 """What training makes small: rate and distortion."""
 
 from .images import RateDistortion, Terms
-from .points import RateChamfer
+from .points import RateChamfer, RateDensity
 
-__all__ = ["RateChamfer", "RateDistortion", "Terms"]
+__all__ = ["RateChamfer", "RateDensity", "RateDistortion", "Terms"]

@@ -23,8 +23,8 @@ class PointCode(TransformCode):
     """g_a, g_s: an analysis and a synthesis as lc_bench.layers.pointnet has them; smallest: number of points;
     points: how many it is made for."""
 
-    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, points: int, smallest: int = 1) -> None:
-        super().__init__(g_a, g_s, codec, pad_to=1)
+    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, points: int, smallest: int = 1, channels: int = 3) -> None:
+        super().__init__(g_a, g_s, codec, pad_to=1, channels=channels)
         self.points = points
         self.smallest = smallest
 
