@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..errors import UserError, unknown
 from ..ops.paths import data_root
+from .cloud_files import READERS, on_surface, read_cloud
 
 SCALES = ("none", "l2", "linf")
 PUBLISHED = {"modelnet10": "points/modelnet10_1024", "modelnet40": "points/modelnet40_10k"}
@@ -115,3 +117,55 @@ def modelnet(name: str, split: str, points: int | None, normalise: str = "l2", c
     return CloudSet(
         f"{name}-{split}", tuple(names[i] for i in places), lambda i: torch.from_numpy(stored[places[i]]).float() * step, points, normalise
     )
+
+
+def clouds(
+    path: str, name: str | None = None, points: int | None = None, normalise: str = "l2", on_error: str = "fail", recursive: bool = True
+) -> CloudSet:
+    """All clouds and meshes below a folder, in the order of their names. With `points`, meshes are sampled on their surface."""
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.path={path}: no such folder. Give the folder that holds the clouds")
+    found = sorted(p for p in root.glob("**/*" if recursive else "*") if p.suffix.lower() in READERS and p.is_file())
+    if not found:
+        raise UserError(f"data.path={path}: no cloud in it; looked for {', '.join(READERS)}")
+    names = tuple(p.relative_to(root).as_posix() for p in found)
+
+    def load(place: int) -> Tensor:
+        cloud = read_cloud(found[place], names[place])
+        if cloud.triangles is None or points is None:
+            return cloud.points
+        check_cloud(cloud.points, names[place])
+        return on_surface(cloud.points, cloud.triangles, points, torch.Generator().manual_seed(place))
+
+    return CloudSet(name or root.resolve().name, names, load, points, normalise, on_error)
+
+
+def kitti(points: int | None = None, normalise: str = "none", cube: float | None = None, smallest: int = 100) -> CloudSet:
+    """LiDAR frames (x, y, z, reflectance as float32) below LC_BENCH_DATA/kitti or LC_BENCH_DATA/points/kitti_velodyne.
+
+    cube: cut each frame into cubes of that side (D-PCC takes 12 m), each a cloud of its own in [-1, 1]; those of fewer points than `smallest`
+    are left out.
+    """
+    roots = [data_root() / "kitti", data_root() / "points" / "kitti_velodyne"]
+    files = sorted(p for root in roots for p in root.glob("**/*.bin"))
+    if not files:
+        raise UserError(f"data=kitti: no .bin file in {roots[0]}. Put velodyne frames there, or set LC_BENCH_DATA to the folder above")
+    if cube is None:
+        return CloudSet("kitti", tuple(p.name for p in files), lambda i: read_cloud(files[i]).points, points, normalise)
+    pieces: list[tuple[str, Tensor]] = []
+    for file in files:
+        for place, piece in cubes(check_cloud(read_cloud(file).points, file.name), cube, smallest):
+            pieces.append((f"{file.name}/{'_'.join(map(str, place))}", piece))
+    return CloudSet(f"kitti-{cube:g}m", tuple(n for n, _ in pieces), lambda i: pieces[i][1], points, normalise)
+
+
+def cubes(points: Tensor, side: float, smallest: int = 1) -> list[tuple[tuple[int, ...], Tensor]]:
+    """Points (N, 3) by the cube of a grid that they lie in -> (place of the cube, its points in [-1, 1]), by place and in their order."""
+    if not side > 0:
+        raise UserError(f"data.cube={side}: give the side of a cube, above 0")
+    places, of_point = (points / side).floor().long().unique(dim=0, return_inverse=True)
+    order = of_point.sort(stable=True).indices
+    parts = order.split(of_point.bincount(minlength=len(places)).tolist())
+    local = (points - (places[of_point] + 0.5) * side) * (2 / side)
+    return [(tuple(place), local[part]) for place, part in zip(places.tolist(), parts, strict=True) if len(part) >= smallest]

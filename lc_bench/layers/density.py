@@ -215,7 +215,7 @@ class UpsampleNumber(nn.Module):
 def kept(candidates: Tensor, number: Tensor, count: int) -> Tensor:
     """candidates (B, N, rate, 3), number (B, N) -> (B, count): places in (N * rate) of the first `number` candidates of each point."""
     rate = candidates.shape[2]
-    wanted = torch.arange(rate, device=number.device) < number.round().unsqueeze(-1)
+    wanted = ~(torch.arange(rate, device=number.device) >= number.round().unsqueeze(-1))  # a number that is NaN keeps all
     rows = []
     for cloud, mask in zip(candidates.flatten(1, 2), wanted.flatten(1), strict=True):
         place = mask.nonzero().squeeze(1)

@@ -94,6 +94,7 @@ class DensitySynthesis(nn.Module):
             given[f"points{i}_hat"], given[f"number{i}_hat"] = points, number
             if self.training:
                 given[f"distance{i}_hat"] = collapsed(before, points, self.k)[0] / number
+        given["features_hat"] = features
         if not self.normals:
             return points.contiguous(), given
         given["normals_hat"] = features.tanh().transpose(1, 2)
