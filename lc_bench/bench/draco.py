@@ -16,6 +16,10 @@ from ..errors import UserError
 from .clouds import measures
 
 
+def installed() -> bool:
+    return importlib.util.find_spec("DracoPy") is not None
+
+
 class Draco:
     """levels: bits of quantisation of each coordinate; compression: 0 (fast) to 10. Points come back in another order."""
 
@@ -24,7 +28,7 @@ class Draco:
         self.levels = levels
         self.compression = compression
         self.description = description
-        self.missing = "" if importlib.util.find_spec("DracoPy") else f"anchor {name}: DracoPy is not installed (pip install lc_bench[points])"
+        self.missing = "" if installed() else f"anchor {name}: DracoPy is not installed (pip install lc_bench[points])"
         self.version = "" if self.missing else f"DracoPy {importlib.metadata.version('DracoPy')}"
 
     def run(self, sample: str, points: Tensor, level: int) -> dict[str, Any]:

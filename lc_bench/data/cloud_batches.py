@@ -76,9 +76,7 @@ def collate(items: list[tuple[str, Tensor]]) -> Batch:
     return Batch(x, x.shape[1], list(names))
 
 
-def cloud_loader(
-    clouds: CloudSet, turns: str, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1
-) -> DataLoader:
+def cloud_loader(clouds: CloudSet, turns: str, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
     """Batches from optimiser step `step` on; batch is per process."""
     return DataLoader(
         Clouds(clouds, seed, turns),

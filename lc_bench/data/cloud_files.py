@@ -40,7 +40,7 @@ def read_cloud(path: Path, name: str | None = None) -> Cloud:
         raise UserError(f"{path}: no such file") from None
     try:
         points, triangles = reader(data)
-        points = np.ascontiguousarray(points, dtype=np.float32)
+        points = np.array(points, dtype=np.float32, order="C")
         if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
             raise _BadFileError("no points in it")
         if triangles is not None and (triangles.min() < 0 or triangles.max() >= len(points)):

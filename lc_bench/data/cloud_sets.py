@@ -5,6 +5,7 @@ Which points of a cloud are taken is drawn from the cloud's place in its set, so
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ def modelnet(name: str, split: str, points: int | None, normalise: str = "l2", c
         with np.load(path, allow_pickle=False) as arrays:
             stored, step = arrays["pos_int16"], float(arrays["pos_step"])
             names, labels, known = arrays["name"].astype(str), arrays["label"], arrays["classes"].astype(str)
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: {path.stat().st_size} bytes, not a readable set of clouds ({error}). Get it anew") from None
     for wanted in classes or []:
         if wanted not in known:

@@ -6,7 +6,15 @@ from .conv import CheckerboardConv2d, MaskedConv2d, conv_stack, sub_pixel
 from .density_code import DensityAnalysis, DensitySynthesis
 from .gdn import GDN, GDN1
 from .grouped import group_context, group_parameters, group_ramp, neighbourhood
-from .pointnet import FeaturePropagation, MultiScaleAbstraction, PointNet2Analysis, PointNet2Synthesis, PointNetAnalysis, PointNetSynthesis, SetAbstraction
+from .pointnet import (
+    FeaturePropagation,
+    MultiScaleAbstraction,
+    PointNet2Analysis,
+    PointNet2Synthesis,
+    PointNetAnalysis,
+    PointNetSynthesis,
+    SetAbstraction,
+)
 from .qrelu import qrelu
 from .residual import Attention, Residual, ResidualBottleneck, ResidualDown, ResidualUp
 from .shaping import Gain, Interleave, Reshape

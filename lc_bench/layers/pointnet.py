@@ -99,14 +99,10 @@ class SetAbstraction(nn.Module):
 class MultiScaleAbstraction(nn.Module):
     """Abstractions with balls of several radii about the same centres, their features joined. widths: of each scale."""
 
-    def __init__(
-        self, channels: int, widths: Sequence[Sequence[int]], points: int, radii: Sequence[float], samples: Sequence[int]
-    ) -> None:
+    def __init__(self, channels: int, widths: Sequence[Sequence[int]], points: int, radii: Sequence[float], samples: Sequence[int]) -> None:
         super().__init__()
         self.points = points
-        self.scales = nn.ModuleList(
-            SetAbstraction(channels, w, points, r, s) for w, r, s in zip(widths, radii, samples, strict=True)
-        )
+        self.scales = nn.ModuleList(SetAbstraction(channels, w, points, r, s) for w, r, s in zip(widths, radii, samples, strict=True))
 
     def forward(self, x: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (B, N, 3), features (B, C, N) -> centres (B, M, 3), features (B, sum of last widths, M)."""
@@ -144,7 +140,9 @@ class PointNet2Analysis(nn.Module):
         self.top = len(D) - 1
         self.points = list(P)
         self.channels = {f"y_{i}": M[i] for i in range(len(M)) if M[i] > 0}
-        widths = [(D[i] // 2, D[i] // 2, D[i]) if i == 1 else (D[i - 1], D[i - 1] if i < self.top else D[i], D[i]) for i in range(1, len(D))]
+        widths = [
+            (D[i] // 2, D[i] // 2, D[i]) if i == 1 else (D[i - 1], D[i - 1] if i < self.top else D[i], D[i]) for i in range(1, len(D))
+        ]
         self.down = nn.ModuleDict()
         for i in range(1, len(D)):
             ball = () if i == self.top else (P[i], R[i], S[i])

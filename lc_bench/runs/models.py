@@ -26,7 +26,9 @@ METRICS = ("mse", "ms-ssim", "chamfer")
 
 def list_models(cfg: DictConfig) -> None:
     """A table of all models: parameters and kMACs per pixel of the first and the last quality, and what has weights."""
-    table = Table(title="models: number of qualities, cost (per pixel or point) of the first and the last, published weights", header_style="bold")
+    table = Table(
+        title="models: number of qualities, cost (per pixel or point) of the first and the last, published weights", header_style="bold"
+    )
     for column in ("model", "q", "params (M)", "enc kMACs", "dec kMACs", "weights"):
         table.add_column(column, justify="left" if column in ("model", "weights") else "right", no_wrap=column == "model")
     for name in choices("model"):

@@ -85,7 +85,9 @@ def main(cfg: DictConfig) -> float:
     )
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    log.info(f"training {cfg.model.name} quality {quality} (lambda {cfg.rate.lmbda}) on {len(images)} samples of {images.name}, in {output}")
+    log.info(
+        f"training {cfg.model.name} quality {quality} (lambda {cfg.rate.lmbda}) on {len(images)} samples of {images.name}, in {output}"
+    )
     if checkpoint is not None:
         step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")

@@ -19,7 +19,9 @@ def spread_out(seed: int, count: int = 700) -> Tensor:
     return torch.rand(2, count, 3, generator=torch.Generator().manual_seed(seed))
 
 
-CLOUDS = pytest.mark.parametrize("cloud", [grid(0), grid(1, side=2), spread_out(2), torch.zeros(2, 300, 3)], ids=["grid", "cube", "even", "one place"])
+CLOUDS = pytest.mark.parametrize(
+    "cloud", [grid(0), grid(1, side=2), spread_out(2), torch.zeros(2, 300, 3)], ids=["grid", "cube", "even", "one place"]
+)
 
 
 @CLOUDS
@@ -74,7 +76,9 @@ def test_searches_in_full_and_by_tree_are_the_same(cloud: Tensor) -> None:
         assert torch.equal(fast, full)
     assert torch.equal(ops.ball_query(cloud, cloud, 1.0, 6), ops.ball_query_in_full(cloud, cloud, 1.0, 6))
     index = ops.nearest(cloud.flip(1), cloud)
-    assert torch.equal(ops.squared_distances(cloud.flip(1), cloud).gather(2, index[..., None])[..., 0], ops.knn(cloud.flip(1), cloud, 1)[0][..., 0])
+    assert torch.equal(
+        ops.squared_distances(cloud.flip(1), cloud).gather(2, index[..., None])[..., 0], ops.knn(cloud.flip(1), cloud, 1)[0][..., 0]
+    )
 
 
 def test_interpolation_of_a_linear_field_and_at_its_own_points() -> None:
