@@ -141,7 +141,7 @@ def label_of(model: TransformCode, metric: str = "mse") -> str:
 
 
 def benchmark(model: TransformCode, data: str | None = None, images: int | None = None, **keys: Any) -> pd.DataFrame:
-    """Records of the model on a data set of conf/data (samples, or shapes for point clouds): every image to bytes, and decoded by a copy of the model.
+    """Records of the model on a data set of conf/data (default: samples, or shapes): each to bytes, and decoded by a copy of it.
 
     keys: of the data set's YAML, such as path="photos" with data="folder". `records.to_csv` gives what run=report reads.
     """

@@ -36,7 +36,10 @@ SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LR
 
 
 class Task(pl.LightningModule):
-    """loss: takes (x, x_hat, bits, units, level), and a model's extras if it has any, and returns Terms. One optimiser: medians and tables need none."""
+    """loss: takes (x, x_hat, bits, units, level), and extras if the model has any, and returns Terms.
+
+    One optimiser: medians and tables need none.
+    """
 
     def __init__(
         self,

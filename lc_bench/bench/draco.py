@@ -23,7 +23,7 @@ def installed() -> bool:
 class Draco:
     """levels: bits of quantisation of each coordinate; compression: 0 (fast) to 10. Points come back in another order."""
 
-    def __init__(self, name: str, levels: list[int], compression: int, description: str, cache: Path | None = None) -> None:
+    def __init__(self, name: str, levels: list[float], compression: int, description: str, cache: Path | None = None) -> None:
         self.name = name
         self.levels = levels
         self.compression = compression
@@ -31,7 +31,7 @@ class Draco:
         self.missing = "" if installed() else f"anchor {name}: DracoPy is not installed (pip install lc_bench[points])"
         self.version = "" if self.missing else f"DracoPy {importlib.metadata.version('DracoPy')}"
 
-    def run(self, sample: str, points: Tensor, level: int) -> dict[str, Any]:
+    def run(self, sample: str, points: Tensor, level: float) -> dict[str, Any]:
         """The record of one cloud (N, 3) at one level."""
         if self.missing:
             raise UserError(self.missing)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .. import __version__
 from ..data import CloudSet, ImageSet
-from ..errors import UserError
 from ..data.images import to_bytes, to_unit
+from ..errors import UserError
 from ..metrics import ms_ssim, psnr
 from ..models import PointCode, TransformCode
 from . import clouds

@@ -18,4 +18,8 @@ class Factorized(nn.Module):
         self.priors = nn.ModuleDict({name: FactorizedPrior(count) for name, count in channels.items() if count > 0})
 
     def forward(self, tape: Tape, y: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tape.code(name, y[name].unsqueeze(-1), prior).squeeze(-1) for name, prior in self.priors.items()}
+        latents = {}
+        for name, prior in self.priors.items():
+            assert isinstance(prior, FactorizedPrior)
+            latents[name] = tape.code(name, y[name].unsqueeze(-1), prior).squeeze(-1)
+        return latents

@@ -1,7 +1,7 @@
 """Training clouds as a pure function of (seed, position), like the crops of images.
 
-Position k of the endless sequence is cloud perm[k mod N] of epoch k div N; which of its points, in which order and how it is turned is drawn
-from (seed, k).
+Position k of the endless sequence is cloud perm[k mod N] of epoch k div N; which of its points, in which order and how it is turned
+is drawn from (seed, k).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ TURNS = ("none", "quarter", "z", "full")
 
 
 def turn(kind: str, draw: torch.Generator) -> Tensor:
-    """A random (3, 3) rotation. quarter: about z by a multiple of 90 degrees, mirrored every other time: what is upright and straight stays so;
-    z: about z; full: any.
+    """A random (3, 3) rotation. quarter: about z by a multiple of 90 degrees, mirrored every other time: what is upright
+    and straight stays so; z: about z; full: any.
     """
     if kind == "none":
         return torch.eye(3)

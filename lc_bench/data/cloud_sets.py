@@ -145,8 +145,8 @@ def clouds(
 def kitti(points: int | None = None, normalise: str = "none", cube: float | None = None, smallest: int = 100) -> CloudSet:
     """LiDAR frames (x, y, z, reflectance as float32) below LC_BENCH_DATA/kitti or LC_BENCH_DATA/points/kitti_velodyne.
 
-    cube: cut each frame into cubes of that side (D-PCC takes 12 m), each a cloud of its own in [-1, 1]; those of fewer points than `smallest`
-    are left out.
+    cube: cut each frame into cubes of that side (D-PCC takes 12 m), each a cloud of its own in [-1, 1]; those of fewer points
+    than `smallest` are left out.
     """
     roots = [data_root() / "kitti", data_root() / "points" / "kitti_velodyne"]
     files = sorted(p for root in roots for p in root.glob("**/*.bin"))

@@ -1,4 +1,4 @@
-"""data=shapes: a small set of generated clouds, points drawn evenly from the surfaces of simple furniture-like bodies. Nothing is downloaded."""
+"""data=shapes: a small set of generated clouds, points drawn evenly from the surfaces of simple bodies. Nothing is downloaded."""
 
 from __future__ import annotations
 

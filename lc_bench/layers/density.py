@@ -3,8 +3,8 @@
 Downsampling keeps for every point how many it stands for and how far they lie; upsampling makes candidates and learns how many of them to
 keep. Features are (B, C, N), positions (B, N, 3). Point transformer: Zhao et al. 2021, arXiv 2012.09164.
 
-The decoder is a function of what was sent: candidates are kept by their predicted numbers, and brought to the number of points that the header
-asks for by farthest point sampling where there are too many, by repeating kept ones in order where there are too few.
+The decoder is a function of what was sent: candidates are kept by their predicted numbers, and brought to the number of points that the
+header asks for by farthest point sampling where there are too many, by repeating kept ones in order where there are too few.
 """
 
 from __future__ import annotations

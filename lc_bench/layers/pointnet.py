@@ -9,6 +9,7 @@ gives (cloud, what a loss may want) of latents and that number.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +37,7 @@ class PointNetAnalysis(nn.Module):
         self.num_points = num_points
         self.width = channels[-1]
         layers: list[nn.Module] = []
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in itertools.pairwise(channels):
             layers += [nn.Conv1d(before, after, 1), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
         self.net = nn.Sequential(*layers, nn.AdaptiveMaxPool1d(1), Gain((channels[-1], 1), GAIN))
 
@@ -55,7 +56,7 @@ class PointNetSynthesis(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         layers: list[nn.Module] = [Gain((channels[0], 1), 1 / GAIN)]
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in itertools.pairwise(channels):
             layers += [nn.Conv1d(before, after, 1), nn.ReLU(inplace=True)]
         self.net = nn.Sequential(*layers[:-1], Reshape((channels[-1] // 3, 3)))
 
@@ -73,7 +74,7 @@ class SetAbstraction(nn.Module):
         super().__init__()
         self.points, self.radius, self.samples = points, radius, samples
         chain = [channels, *widths]
-        self.mlp_convs = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(chain, chain[1:], strict=False))
+        self.mlp_convs = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in itertools.pairwise(chain))
         self.mlp_bns = nn.ModuleList(nn.BatchNorm2d(b) for b in widths)
 
     def forward(self, x: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +117,7 @@ class FeaturePropagation(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         chain = [channels, *widths]
-        self.mlp_convs = nn.ModuleList(nn.Conv1d(a, b, 1) for a, b in zip(chain, chain[1:], strict=False))
+        self.mlp_convs = nn.ModuleList(nn.Conv1d(a, b, 1) for a, b in itertools.pairwise(chain))
         self.mlp_bns = nn.ModuleList(nn.BatchNorm1d(b) for b in widths)
 
     def forward(self, many: Tensor, few: Tensor, own: Tensor | None, features: Tensor) -> Tensor:
@@ -145,8 +146,8 @@ class PointNet2Analysis(nn.Module):
         ]
         self.down = nn.ModuleDict()
         for i in range(1, len(D)):
-            ball = () if i == self.top else (P[i], R[i], S[i])
-            self.down[str(i)] = SetAbstraction(D[i - 1] + 3, widths[i - 1], *ball)
+            points, radius, samples = (None, 0.0, 0) if i == self.top else (P[i], R[i], S[i])
+            self.down[str(i)] = SetAbstraction(D[i - 1] + 3, widths[i - 1], points, radius, samples)
         self.h_a = nn.ModuleDict()
         for i in range(self.top):
             if M[i] > 0:

@@ -56,7 +56,7 @@ class RateDensity(nn.Module):
     """bpp + lmbda * Chamfer of the cloud and of the stages before it, and what keeps densities.  He et al. 2022, arXiv 2204.12684.
 
     Weights as published with lmbda = 1e4: stages, by which each Chamfer distance counts, the whole cloud first; number: of points that a
-    point stands for; spread: their mean distance; total: number of all points; latents: positions at the coarsest stage; normals: of the points.
+    point stands for; spread: their mean distance; total: number of all points; latents: positions at the coarsest stage; normals.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class RateDensity(nn.Module):
         """Unweighted, but for those of the stages."""
         last = len(self.stages)
         zero = given["points0"].new_zeros(())
-        out = dict.fromkeys(("chamfer", "number", "spread", "total"), zero)
+        out: dict[str, Tensor] = {name: zero for name in ("chamfer", "number", "spread", "total")}  # noqa: C420 (wider key type)
         for i, weight in enumerate(self.stages):
             there, back, nearest_of_hat = chamfer_terms(given[f"points{i}"], given[f"points{i}_hat"])
             out["chamfer"] = out["chamfer"] + weight * (there.mean() + back.mean())

@@ -1,8 +1,8 @@
 """Point-cloud metrics, the way MPEG and the field's papers compute them. Clouds are (N, 3); nothing is approximated.
 
-D1 and D2: Tian et al. 2017 (ICIP), with MPEG's factor 3: PSNR = 10 log10(3 peak^2 / mse), mse being the larger of the two ways. Two conventions
-of the peak are in use: the longest side of the original's bounding box (`box`), and the largest distance from a point of the original to its
-nearest neighbour (`spacing`, the intrinsic resolution that MPEG's pc_error takes when it is not told one).
+D1 and D2: Tian et al. 2017 (ICIP), with MPEG's factor 3: PSNR = 10 log10(3 peak^2 / mse), mse being the larger of the two ways. Two
+conventions of the peak are in use: the longest side of the original's bounding box (`box`), and the largest distance from a point of the
+original to its nearest neighbour (`spacing`, the intrinsic resolution that MPEG's pc_error takes when it is not told one).
 """
 
 from __future__ import annotations

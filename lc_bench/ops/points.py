@@ -1,8 +1,9 @@
 """Operations on point clouds: sampling, neighbours, gathering. Clouds are (B, N, 3); indices are int64.
 
-One rule decides everywhere, so that fast and obvious ways agree: squared distances are dx*dx + dy*dy + dz*dz in float64, and among equal
-distances the smaller index comes first. `knn` takes candidates from scipy's k-d tree on a CPU and puts them in this order; rows in which the
-tree's choice was arbitrary (a tie at the last place) are searched in full. Whatever compares all with all does so in pieces of bounded size.
+One rule decides everywhere, so that fast and obvious ways agree: squared distances are dx*dx + dy*dy + dz*dz in float64, and among
+equal distances the smaller index comes first. `knn` takes candidates from scipy's k-d tree on a CPU and puts them in this order; rows in
+which the tree's choice was arbitrary (a tie at the last place) are searched in full. Whatever compares all with all does so in pieces
+of bounded size.
 
 Farthest point sampling: Eldar et al. 1997. Ball query and interpolation: Qi et al. 2017 (PointNet++), arXiv 1706.02413.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 from torch import Tensor
 
 from ..errors import UserError

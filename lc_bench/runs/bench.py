@@ -20,9 +20,9 @@ from torch import Tensor
 from .. import __version__
 from ..api import label_of, load_from, qualities_for
 from ..bench.anchors import Anchor
+from ..bench.draco import Draco
 from ..bench.learned import check_kind, run_model
 from ..config import make
-from ..bench.draco import Draco
 from ..data import CloudSet, ImageSet
 from ..errors import UserError, unknown
 from ..models import TransformCode

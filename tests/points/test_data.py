@@ -70,8 +70,7 @@ def test_every_cut_is_an_error_or_still_the_points(folder: Path, name: str) -> N
         path.write_bytes(whole[:length])
         try:
             found = read_cloud(path).points.numpy()
-        except UserError as error:
-            assert name in str(error)
+        except UserError:
             continue
         assert len(found) <= 4
         assert np.array_equal(found[: len(found) - 1], POINTS[: len(found) - 1])
