@@ -144,7 +144,7 @@ def test_wrong_choices_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             wrong()
     (tmp_path / "points" / "modelnet10_1024").mkdir(parents=True)
     (tmp_path / "points" / "modelnet10_1024" / "test.npz").write_bytes(b"PK\3\4 cut")
-    with pytest.raises(UserError, match="9 bytes, not a readable set of clouds"):
+    with pytest.raises(UserError, match="8 bytes, not a readable set of clouds"):
         modelnet("modelnet10", "test", None)
 
 
