@@ -54,8 +54,15 @@ def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
     return model.eval()
 
 
-def load(name: str, quality: float = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str = "mse", **overrides: Any) -> TransformCode:
-    """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path."""
+def load(
+    name: str, quality: float = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str | None = None, **overrides: Any
+) -> TransformCode:
+    """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path.
+
+    metric: that it was trained for; None is mse, or what its YAML says.
+    """
+    check_choice("model", name)
+    metric = metric or compose(f"model={name}").rate.name
     check_choice("rate", metric)
     model = build(name, quality, **overrides)
     give_weights(model, compose(f"model={name}", f"quality={quality}", f"rate={metric}"), weights)
@@ -73,7 +80,10 @@ def load_from(cfg: DictConfig, quality: float) -> TransformCode:
 def qualities_for(cfg: DictConfig) -> list[float]:
     """The qualities to run. A file of weights has one, unless its model is of variable rate: another is a UserError."""
     if str(cfg.weights) in ("auto", "none") or is_variable(cfg):
-        return qualities_of(cfg)
+        listed = qualities_of(cfg)
+        if cfg.quality == "all" and str(cfg.weights) == "auto":  # of a model that ships at some qualities, those
+            return [q for q in listed if shipped_file(at_quality(cfg, q)).is_file() or published_name(cfg, q)] or listed
+        return listed
     trained = weights.read_metadata(Path(cfg.weights).expanduser()).get("quality")
     if cfg.quality == "all":
         if trained is None:
@@ -100,18 +110,27 @@ def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> N
             raise UserError(f"rate={metric}: weights={source} was trained for {trained}; use rate={trained}")
         model.weights_note = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
         return
-    shipped = weights.SHIPPED / (f"{name}-{metric}" + ("" if is_variable(cfg) else f"-{quality}") + ".safetensors")
-    if shipped.is_file():
-        weights.load_file(model, shipped)
+    if shipped_file(cfg).is_file():
+        weights.load_file(model, shipped_file(cfg))
         model.weights_note = "shipped"
         return
-    file = weights.published_file(cfg.model.get("published"), metric, quality)
+    file = published_name(cfg, quality)
     if file is None:
         raise UserError(
             f"weights=auto: none are published for {name}, {metric}, quality {quality}. Train it (run=train) or use weights=none"
         )
     weights.load_file(model, weights.fetch_published(file, cache_dir() / "weights"))
     model.weights_note = "published"
+
+
+def shipped_file(cfg: DictConfig) -> Path:
+    """Where weights of this model, metric and quality lie, if they ship."""
+    quality = "" if is_variable(cfg) else f"-{cfg.quality}"
+    return weights.SHIPPED / f"{cfg.model.name}-{cfg.rate.name}{quality}.safetensors"
+
+
+def published_name(cfg: DictConfig, quality: float) -> str | None:
+    return weights.published_file(cfg.model.get("published"), cfg.rate.name, quality)
 
 
 def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> None:
