@@ -55,7 +55,8 @@ def main(cfg: DictConfig) -> float:
     task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     if run.val is not None:
         check_choice("data", run.val)
-    held_out = make(compose(f"data={run.val}", f"model={cfg.model.name}").data) if run.val is not None else None
+    own_points = [f"model.num_points={cfg.model.num_points}"] if "num_points" in cfg.model else []
+    held_out = make(compose(f"data={run.val}", f"model={cfg.model.name}", *own_points).data) if run.val is not None else None
     validation = None if held_out is None else cloud_validation(held_out, run.batch) if clouds else validation_loader(held_out)
     quality = "all" if is_variable(cfg) else cfg.quality
     metadata = {"model": cfg.model.name, "quality": quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}

@@ -243,6 +243,8 @@ def test_train_then_benchmark_by_command(name: str, tmp_path: Path, monkeypatch:
         *own,
         *QUICK,
         "run.steps=12",
+        "run.val=shapes",
+        "run.val_every=6",
         "run.batch=3",
         "quality=2",
         "optimizer.lr=3e-3",
