@@ -62,7 +62,7 @@ def load(
     metric: that it was trained for; None is mse, or what its YAML says.
     """
     check_choice("model", name)
-    metric = metric or compose(f"model={name}").rate.name
+    metric = metric or str(compose(f"model={name}").rate.name)
     check_choice("rate", metric)
     model = build(name, quality, **overrides)
     give_weights(model, compose(f"model={name}", f"quality={quality}", f"rate={metric}"), weights)
