@@ -57,14 +57,15 @@ def latents(batch: int, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 def once(symbols: torch.Tensor, scale: torch.Tensor, prior: GaussianPrior, tables) -> tuple[float, float, int, float]:  # type: ignore[no-untyped-def]
     """Seconds to encode and to decode, bytes, ideal bytes of the exact scales' table."""
-    flat, count = symbols.flatten(1), symbols[0].numel()
+    flat = symbols.flatten(1)
     start = time.perf_counter()
     index = Gaussian(prior, scale).index(scale.shape).flatten(1)
-    data, bits = segment.encode(flat, index, [count], tables)
+    data, bits = segment.encode([flat], [index], tables)
     middle = time.perf_counter()
     index = Gaussian(prior, scale).index(scale.shape).flatten(1)
-    decoder = segment.Decoder(data, [count], tables)
+    decoder = segment.Decoder(data, tables)
     read = decoder.next(index)
+    decoder.finish()
     end = time.perf_counter()
     assert torch.equal(read, flat)
     return middle - start, end - middle, sum(map(len, data)), float(bits.sum()) / 8

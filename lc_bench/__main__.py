@@ -1,6 +1,6 @@
 """The command: compose a configuration, instantiate, run.
 
-python -m lc_bench [run=bench|train|report|models|check|export] [model=...] [data=...] [key=value ...]
+python -m lc_bench [run=bench|train|report|compress|decompress|inspect|models|check|export] [model=...] [data=...] [key=value ...]
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     from hydra.utils import get_method
 
     # Known notices of libraries that say nothing to a user of this command.
-    warnings.filterwarnings(
-        "ignore", message=".*(does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec).*"
-    )
+    known = "does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec|decompression bomb"
+    warnings.filterwarnings("ignore", message=f".*({known}).*")
     for key, least in (("threads", 1), ("seed", 0)):
         value = cfg[key]
         if not (value is None and key == "threads") and (isinstance(value, bool) or not isinstance(value, int) or value < least):

@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from .bench.learned import run_model
+from .coding.container import is_tiled, read_head
 from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
-from .errors import UserError
-from .models import PointCode, TransformCode, weights
+from .errors import StreamError, UserError
+from .models import PointCode, TransformCode, tiled, weights
 from .ops.paths import cache_dir
 
 
@@ -139,17 +140,50 @@ def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> N
     model.weights_note = "reference state"
 
 
-def compress(model: TransformCode, x: Tensor, level: float | None = None) -> list[bytes]:
+def compress(model: TransformCode, x: Tensor, level: float | None = None, tile: int | None = None) -> list[bytes]:
     """x (B, C, H, W) in [0, 1], any size -> B self-describing streams.
 
     level: of a model of variable rate, 0 to 7 and everything between; None is the quality that it was loaded with.
+    tile: side in pixels of tiles that are coded each for itself, 0 for none; None: 1024 for images above 4 megapixels.
     """
-    return model.encode(x, level=level).streams
+    if isinstance(model, PointCode):
+        return model.encode(x, level=level).streams
+    model.check_sendable(x)
+    size = (x.shape[2], x.shape[3])
+    side = tiled.tile_for(size, tile)
+    if side == 0:
+        return model.encode(x, level=level).streams
+
+    def reader(image: Tensor) -> tiled.Source:
+        return lambda top, left, height, width: image[:, top : top + height, left : left + width]
+
+    return [tiled.encode(model, reader(image), size, level, side) for image in x]
 
 
-def decompress(model: TransformCode, streams: list[bytes]) -> Tensor:
-    """Streams of images of one size -> x_hat (B, C, H, W) in [0, 1]. StreamError for anything damaged or foreign."""
-    return model.decode(streams)[0]
+def decompress(model: TransformCode, streams: list[bytes], region: tiled.Region | None = None) -> Tensor:
+    """Streams of images of one size -> x_hat (B, C, H, W) in [0, 1]. StreamError for anything damaged or foreign.
+
+    region: (top, left, height, width) in pixels, None for the whole image. Of an image in tiles only those are decoded
+    that it needs.
+    """
+    if isinstance(model, PointCode) and region is None:
+        return model.decode(streams)[0]
+    if isinstance(streams, bytes) or not streams or not any(map(is_tiled, streams)):
+        x_hat = model.decode(streams)[0]
+        top, left, height, width = tiled.region_of(region, x_hat.shape[2:])
+        return x_hat[..., top : top + height, left : left + width]
+    headers = [read_head(stream)[0] for stream in streams]
+    sizes = {header.sizes if region is None else region[2:] for header in headers}
+    if len(sizes) > 1 or not all(map(is_tiled, streams)):
+        raise StreamError("streams of different sizes, or in tiles and not, in one batch; decode images of one size together")
+    out: Tensor | None = None
+    for place, stream in enumerate(streams):
+        for top, left, part in tiled.decode(model, stream, region):
+            if out is None:
+                out = part.new_empty(len(streams), len(part), *sizes.pop())
+            out[place, :, top : top + part.shape[1], left : left + part.shape[2]] = part
+    assert out is not None
+    return out
 
 
 def label_of(model: TransformCode, metric: str = "mse") -> str:

@@ -50,7 +50,7 @@ def test_decoded_image_and_size(shared: Path, name: str) -> None:
     model, vectors = load(shared, name)
     streams = lc_bench.compress(model, vectors["in/x"])
     x_hat = lc_bench.decompress(model, streams)
-    assert torch.allclose(x_hat[:1], vectors["out/decompressed"], atol=1e-5)  # worst seen 1.2e-7
+    assert torch.allclose(x_hat[:1], vectors["out/decompressed"], atol=1e-4)  # worst seen 2.3e-5: means are multiples of 2^-14
     assert len(streams[0]) <= 1.01 * int(vectors["out/bytes"].sum()) + 24
 
 
@@ -80,7 +80,7 @@ def test_variable_rate(shared: Path, name: str, level: int) -> None:
         assert torch.allclose(out.bits[latent].double(), expected, rtol=1e-5)  # worst seen 2e-7
     assert torch.allclose(out.x_hat, vectors[f"out/stage2/s{level}/x_hat"], atol=1e-5)  # worst seen 2.4e-7
     x_hat = lc_bench.decompress(model, lc_bench.compress(model, vectors["in/x"], level))
-    assert torch.allclose(x_hat, out.x_hat.clamp(0, 1), atol=1e-5)
+    assert torch.allclose(x_hat, out.x_hat.clamp(0, 1), atol=1e-4)  # worst seen 4.3e-5: means are multiples of 2^-14
 
 
 @pytest.mark.parametrize("name", VARIABLE)

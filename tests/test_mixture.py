@@ -56,10 +56,8 @@ def test_symbols_far_out(image: Tensor) -> None:
     parameters = torch.zeros(1, 60, 1, 1, dtype=torch.float64)
     parameters[:, :20] = 1.0
     write = EncodeTape(frozen)
-    write.begin("y", codec.sizes(y.shape))
     assert torch.equal(codec(write, y, parameters), y.double())
     read = DecodeTape(frozen, write.segments())
-    read.begin("y", codec.sizes(y.shape))
     assert torch.equal(codec(read, torch.full_like(y, torch.nan), parameters), y.double())
     with pytest.raises(UserError, match="from the middle"):
         codec(EncodeTape(frozen), 3.0 * y, parameters)
@@ -71,5 +69,7 @@ def test_likelihoods_of_all_symbols_add_up_to_one() -> None:
     symbols = torch.arange(-60.0, 61)
     total = sum(2 ** -mixture.bits(symbol.expand(1, 2, 1, 1)) for symbol in symbols)
     assert torch.allclose(total, torch.ones_like(total), atol=1e-5)
-    mass = mixture.mass(torch.full((1, 2, 1, 1), -3.0), torch.full((1, 2, 1, 1), 5.0))
-    assert torch.allclose(mass, sum(2 ** -mixture.bits(symbol.expand(1, 2, 1, 1)) for symbol in symbols[57:66]), atol=1e-5)
+    whole = mixture.whole()
+    mass = (whole.mass(torch.full((2,), -3.0), torch.full((2,), 5.0)) / whole.total).float()
+    some = sum(2 ** -mixture.bits(symbol.expand(1, 2, 1, 1)) for symbol in symbols[57:66]).flatten()
+    assert torch.allclose(mass, some, atol=1e-4)  # worst seen 3e-6; steps of 2^-12 in the cumulative's argument

@@ -82,10 +82,12 @@ def test_evaluation_predicts_what_the_decoder_gives(model: TransformCode, sample
     with torch.no_grad():
         out = model(sample)
     coded = model.encode(sample)
-    # Worst seen 2e-7 of the largest value: float32 here, float64 when coding.
-    tolerance = 1e-5 * max(1.0, out.x_hat.abs().max().item())
+    # Means are multiples of 2^-14 when coding. That moves pixels by 2.4e-5 at most, unless a latent lies so near to the middle
+    # between two integers that it is rounded to the other; with a context model others follow. Worst mean seen so 1.1e-4 of the
+    # largest value, else 2.5e-6.
     expected = out.x_hat if isinstance(model, PointCode) else out.x_hat.clamp(0, 1)
-    assert torch.allclose(expected, lc_bench.decompress(model, coded.streams), atol=tolerance)
+    off = (expected - lc_bench.decompress(model, coded.streams)).abs()
+    assert off.mean() <= 5e-4 * max(1.0, out.x_hat.abs().max().item())
     for latent, bits in out.bits.items():
         # Never much more than estimated; less where latents lie so far out that the estimate counts its 30 bits at most.
         assert (coded.bits[latent] <= 1.03 * bits.double() + 30).all(), latent

@@ -34,12 +34,6 @@ class Checkerboard(nn.Module):
         self.parameters_net = parameters
         self.prior = prior
 
-    def sizes(self, shape: torch.Size) -> list[int]:
-        """Symbols per sample of each chunk."""
-        _, channels, height, width = shape
-        cells = height * width
-        return [channels * (cells - cells // 2), channels * (cells // 2)]
-
     def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
         if self.one_pass and isinstance(tape, RateTape) and tape.parallel and tape.quantiser == "noise":
             return self._in_one_pass(tape, y, psi)

@@ -38,11 +38,6 @@ class Context(nn.Module):
         self.parameters_net = parameters
         self.prior = prior
 
-    def sizes(self, shape: torch.Size) -> list[int]:
-        """Symbols per sample of each chunk."""
-        _, channels, height, width = shape
-        return [channels * len(cells) for cells in raster_wavefront(height, width, self.context.kernel_size[0] // 2)]  # type: ignore[index,operator]
-
     def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
         if isinstance(tape, RateTape) and tape.parallel:
             y_hat = tape.quantise(y)
@@ -58,7 +53,7 @@ class Context(nn.Module):
         batch, _, height, width = y.shape
         windows = Windows(context, batch, height, width, psi)
         if self.level is not None and "y" in tape.rung.steps:
-            windows.bias = windows.bias + tape.exact(self.level)(1 / tape.rung.steps["y"][:, None])[:, None]
+            windows.shift = tape.exact(self.level)(1 / tape.rung.steps["y"][:, None])[:, None]
         flat, side = y.flatten(2), psi.flatten(2)
         for step in raster_wavefront(height, width, windows.reach):
             cells = step.to(y.device)

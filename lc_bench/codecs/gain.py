@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..coding.tapes import Tape
 from ..errors import UserError
+from ..ops import decimals
 from ..ops.quantise import between
 from .hyperprior import Bottleneck
 
@@ -25,6 +26,23 @@ class LevelGain(nn.Module):
     def forward(self, level: Tensor) -> Tensor:
         """level (B,) -> (B, C, 1, 1)."""
         return between(self.log_gain, level).exp()[:, :, None, None]
+
+    def exact_form(self) -> nn.Module:
+        return _ExactGain(self.log_gain.detach().double().T.tolist())
+
+
+class _ExactGain(nn.Module):
+    """A level's gains in decimal arithmetic. log_gain: by channel, then level."""
+
+    def __init__(self, log_gain: list[list[float]]) -> None:
+        super().__init__()
+        self.log_gain = log_gain
+        self.known: dict[float, list[float]] = {}  # by level
+
+    def forward(self, level: Tensor) -> Tensor:
+        for value in set(level.tolist()) - self.known.keys():
+            self.known[value] = [decimals.exp(decimals.between(values, value)) for values in self.log_gain]
+        return level.new_tensor([self.known[value] for value in level.tolist()])[:, :, None, None]
 
 
 class GainHyper(nn.Module):
@@ -52,7 +70,6 @@ class GainHyperprior(nn.Module):
     def forward(self, tape: Tape, y: Tensor) -> Tensor:
         level = _level(tape)
         psi = self.hyper(tape, y)
-        tape.begin("y", self.y.sizes(y.shape))  # type: ignore[operator]
         return self.y(tape, y * tape.exact(self.gain)(level), psi) * tape.exact(self.gain_inv)(level)
 
 

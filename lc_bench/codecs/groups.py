@@ -36,12 +36,6 @@ class ChannelGroups(nn.Module):
         self.codecs = nn.ModuleList(codecs)
         self.seen = seen
 
-    def sizes(self, shape: torch.Size) -> list[int]:
-        """Symbols per sample of each chunk."""
-        batch, _, height, width = shape
-        parts = zip(self.groups, self.codecs, strict=True)
-        return [size for channels, codec in parts for size in codec.sizes(torch.Size((batch, channels, height, width)))]  # type: ignore[operator]
-
     def forward(self, tape: Tape, y: Tensor, psi: Tensor) -> Tensor:
         known: list[Tensor] = []
         for i, (part, codec) in enumerate(zip(y.split(self.groups, 1), self.codecs, strict=True)):

@@ -5,7 +5,6 @@ Factorized and scale hyperprior: Ballé et al. 2018, arXiv 1802.01436; mean and 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..coding.tapes import Tape
@@ -31,10 +30,6 @@ class GaussianLatent(nn.Module):
         super().__init__()
         self.prior = prior
 
-    def sizes(self, shape: torch.Size) -> list[int]:
-        """Symbols per sample of each chunk."""
-        return [shape[1:].numel()]
-
     def forward(self, tape: Tape, y: Tensor, parameters: Tensor) -> Tensor:
         return tape.code("y", y, self.prior(parameters))
 
@@ -52,5 +47,4 @@ class Hyperprior(nn.Module):
 
     def forward(self, tape: Tape, y: Tensor) -> Tensor:
         z_hat = self.z(tape, tape.side(self.h_a, tape.tell(y.abs() if self.magnitude else y)))
-        tape.begin("y", self.y.sizes(y.shape))  # type: ignore[operator]
         return self.y(tape, y, tape.exact(self.h_s)(tape.tell(z_hat)))

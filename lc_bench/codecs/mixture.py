@@ -26,10 +26,6 @@ class MixtureLatent(nn.Module):
         super().__init__()
         self.prior = prior
 
-    def sizes(self, shape: torch.Size) -> list[int]:
-        """Symbols per sample of each chunk: one chunk per question."""
-        return [shape[1:].numel()] * (2 * SPANS)
-
     def forward(self, tape: Tape, y: Tensor, parameters: Tensor) -> Tensor:
         mixture = self.prior(parameters)
         if isinstance(tape, RateTape):
@@ -46,9 +42,8 @@ class _Questions:
     def __init__(self, tape: EncodeTape | DecodeTape, y: Tensor, mixture: GaussianMixture) -> None:
         self.tape, self.shape, self.family = tape, y.shape, mixture.family.odds
         self.target = y.round().flatten()
-        every = torch.arange(y.numel(), device=y.device)
-        self.mixture = mixture.at(every)
-        self.middle = (self.mixture.weight * self.mixture.mean_of).sum(1).round()
+        self.mixture = mixture.whole()
+        self.middle = self.mixture.middle
         if bool(((self.target - self.middle).abs() >= 1 << SPANS).any()):
             raise UserError(f"latent y has symbols 2^{SPANS} and more from the middle of their distributions: the model is broken")
 
@@ -66,7 +61,7 @@ class _Questions:
         symbols = self.middle.clone()
         every = torch.arange(len(symbols), device=symbols.device)
         at = self.mixture.mass(symbols, symbols)
-        place = every[self.ask(every, (1 - at).clamp_min(0), at, lambda t: t != self.middle)]
+        place = every[self.ask(every, self.mixture.total - at, at, lambda t: t != self.middle)]
         m, mixture = self.middle[place], self.mixture.at(place)
         above = self.ask(place, mixture.mass(m + 1, m + 2**SPANS), mixture.mass(m - 2**SPANS, m - 1), lambda t: t > m)
         sign = torch.where(above, 1.0, -1.0).to(m)

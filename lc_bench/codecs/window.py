@@ -20,22 +20,24 @@ class Windows:
         self.across = width + 2 * self.reach
         self.known = like.new_zeros(batch, (height + 2 * self.reach) * self.across, context.in_channels)
         self.offsets = (context.taps[:, 0] * self.across + context.taps[:, 1]).to(like.device)
-        self.weight, self.bias = context.tap_weight(), context.bias
+        self.enter, self.at = context.enter, context.gathered()
+        self.values = like.new_zeros(batch, context.in_channels, height * width)
+        self.shift: Tensor | float = 0.0  # (B, 1, Q), added to every context
 
     def context(self, cells: Tensor) -> Tensor:
         """cells (n,), row * width + column -> (B, Q, n)."""
         place = self._corner(cells)[:, None] + self.offsets
         window = self.known[:, place.flatten()].view(len(self.known), len(cells), -1)
-        return (window @ self.weight + self.bias).transpose(1, 2)
+        return (self.at(window) + self.shift).transpose(1, 2)
 
     def put(self, cells: Tensor, values: Tensor) -> None:
         """values (B, C, n) are known now."""
-        self.known[:, self._corner(cells) + self.reach * self.across + self.reach] = values.transpose(1, 2)
+        self.known[:, self._corner(cells) + self.reach * self.across + self.reach] = self.enter(values).transpose(1, 2)
+        self.values[:, :, cells] = values
 
     def grid(self) -> Tensor:
         """All cells, (B, C, H, W)."""
-        inside = slice(self.reach, self.reach + self.height), slice(self.reach, self.reach + self.width)
-        return self.known.unflatten(1, (-1, self.across))[:, inside[0], inside[1]].permute(0, 3, 1, 2)
+        return self.values.unflatten(2, (self.height, self.width))
 
     def _corner(self, cells: Tensor) -> Tensor:
         """Place of the upper left cell of the window."""

@@ -1,26 +1,36 @@
 """The file: a header that says what the stream is, its segments, a checksum.
 
-    "LC" | version (1) | architecture (1) | weights (3) | segments | sizes << 4 | 0x80 with a level (1) |
-    level (varint, if there is one) | sizes (varints: height, width of an image) |
-    lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
+    "LC" | version (1) | architecture (1) | weights (3) | segments | sizes << 4 | 0x40 with flags | 0x80 with a level (1) |
+    flags (1, if there are any) | place (2, if bound to one) | level (varint, if there is one) |
+    sizes (varints: height, width of an image) | side of the tiles in pixels (varint, if there are any) |
+    model (varint length and text, if it is named) | ...
+    ... a whole image: lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
 
-A reader checks all of it before it decodes anything.
+What follows instead for an image in tiles is in tiles.py. A reader checks all of it before it decodes anything.
 """
 
 from __future__ import annotations
 
+import mmap
 import zlib
 from dataclasses import dataclass
 
 from ..errors import StreamError
 from . import varint
 
+Stream = bytes | mmap.mmap
+
 MAGIC = b"LC"
 VERSION = 1
-HAS_LEVEL = 0x80
+HAS_LEVEL, HAS_FLAGS = 0x80, 0x40
+TILED, NAMED, BOUND = 0x01, 0x02, 0x04
 # Sizes up to 2^24 on a side and 2^28 in all keep what a header can ask for within a few gigabytes.
 LARGEST_SIDE = 1 << 24
 LARGEST_AREA = 1 << 28
+SMALLEST_TILE, LARGEST_TILE = 64, 4096  # pixels on a side
+LONGEST_NAME = 200  # bytes
+CRC = 4  # bytes
+PLACE = 2  # bytes
 
 
 @dataclass(frozen=True)
@@ -33,43 +43,107 @@ class Identity:
 
 @dataclass(frozen=True)
 class Header:
+    """tile: side of the tiles in pixels, None for a whole image; model: which one wrote it, for a reader to find; may be empty.
+
+    place: 2 bytes that say where alone the stream decodes, if the model has networks without an exact form.
+    """
+
     identity: Identity
     sizes: tuple[int, ...]  # (height, width)
     level: int | None = None
+    tile: int | None = None
+    model: str = ""
+    place: bytes = b""
 
 
 def pack(header: Header, segments: list[bytes]) -> bytes:
-    body = bytearray(MAGIC + bytes([VERSION]) + header.identity.architecture + header.identity.weights)
-    body.append(len(segments) | len(header.sizes) << 4 | (0 if header.level is None else HAS_LEVEL))
-    if header.level is not None:
-        body += varint.write(header.level)
-    body += b"".join(map(varint.write, header.sizes))
+    """The stream of a whole image."""
+    body = write_head(header, len(segments))
     body += b"".join(varint.write(len(s)) for s in segments[:-1])
     body += b"".join(segments)
-    return bytes(body) + zlib.crc32(body).to_bytes(4, "little")
+    return body + checksum(body)
 
 
-def unpack(stream: bytes) -> tuple[Header, list[bytes]]:
-    """-> header and segments. StreamError says what is wrong with anything that `pack` has not written."""
+def write_head(header: Header, segments: int) -> bytes:
+    """Everything before the first length."""
+    name = header.model.encode()
+    flags = (TILED if header.tile else 0) | (NAMED if name else 0) | (BOUND if header.place else 0)
+    head = bytearray(MAGIC + bytes([VERSION]) + header.identity.architecture + header.identity.weights)
+    head.append(segments | len(header.sizes) << 4 | (HAS_FLAGS if flags else 0) | (0 if header.level is None else HAS_LEVEL))
+    if flags:
+        head.append(flags)
+    head += header.place
+    if header.level is not None:
+        head += varint.write(header.level)
+    head += b"".join(map(varint.write, header.sizes))
+    if header.tile:
+        head += varint.write(header.tile)
+    if name:
+        head += varint.write(len(name)) + name
+    return bytes(head)
+
+
+def checksum(data: bytes, start: int = 0) -> bytes:
+    return zlib.crc32(data, start).to_bytes(CRC, "little")
+
+
+def unpack(stream: Stream) -> tuple[Header, list[bytes]]:
+    """-> header and segments of a whole image. StreamError says what is wrong with anything that `pack` has not written."""
+    if not is_tiled(stream) and (len(stream) < 13 or checksum(stream[:-CRC]) != stream[-CRC:]):
+        raise StreamError("damaged stream or cut short: its checksum does not match")
+    header, count, position = read_head(stream)
+    if header.tile:
+        raise StreamError(
+            "the stream is of an image in tiles; lc_bench.decompress(model, streams) decodes it, with region=... a part of it"
+        )
+    return header, split(stream[position:-CRC], count)
+
+
+def is_tiled(stream: Stream) -> bool:
+    """As its header says. StreamError for what is no stream of this version."""
     if len(stream) < 4 or stream[:2] != MAGIC:
         raise StreamError(f"not an lc_bench stream: it starts with {stream[:2]!r} instead of {MAGIC!r}")
     if stream[2] != VERSION:
         raise StreamError(f"stream of format version {stream[2]}; this lc_bench reads version {VERSION}. Update lc_bench")
-    if len(stream) < 13 or zlib.crc32(stream[:-4]) != int.from_bytes(stream[-4:], "little"):
-        raise StreamError("damaged stream or cut short: its checksum does not match")
-    data = stream[:-4]
-    counts, position, level = data[7], 8, None
+    return len(stream) > 8 and bool(stream[7] & HAS_FLAGS) and bool(stream[8] & TILED)
+
+
+def read_head(stream: Stream) -> tuple[Header, int, int]:
+    """-> header, number of segments, position after it. What it says is bounded, whatever it is; no checksum is looked at."""
+    is_tiled(stream)
+    data = stream[: 8 + 64 + LONGEST_NAME]
+    if len(data) < 8:
+        raise StreamError("stream cut short: it ends inside its header")
+    counts, position, flags, level, tile, model = data[7], 8, 0, None, None, ""
+    if counts & HAS_FLAGS:
+        flags, position = data[8] if len(data) > 8 else 0, 9
+        if not flags or flags & ~(TILED | NAMED | BOUND):
+            raise StreamError(f"stream with flags {flags:#x}: damaged, or written by a newer lc_bench; update it")
+    place = data[position : position + PLACE] if flags & BOUND else b""
+    position += len(place)
     if counts & HAS_LEVEL:
         level, position = varint.read(data, position)
-    sizes, position = _numbers(data, position, counts >> 4 & 7, LARGEST_SIDE)
-    if not 1 <= len(sizes) <= 3 or 0 in sizes or not counts & 15:
+    sizes, position = _numbers(data, position, counts >> 4 & 3, LARGEST_SIDE)
+    if not sizes or 0 in sizes or not counts & 15:
         raise StreamError(f"damaged stream: sizes {sizes}, {counts & 15} segments")
     area = 1
     for size in sizes:
         area *= size
     if area > LARGEST_AREA:
         raise StreamError(f"stream of {' x '.join(map(str, sizes))}: more than {LARGEST_AREA} samples are not decoded")
-    lengths, position = _numbers(data, position, (counts & 15) - 1, len(data))
+    if flags & TILED:
+        tile, position = varint.read(data, position, LARGEST_TILE)
+        if tile < SMALLEST_TILE or len(sizes) != 2:
+            raise StreamError(f"damaged stream: tiles of {tile} pixels in {len(sizes)} dimensions")
+    if flags & NAMED:
+        length, position = varint.read(data, position, LONGEST_NAME)
+        model, position = _text(data[position : position + length], length), position + length
+    return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level, tile, model, place), counts & 15, position
+
+
+def split(data: bytes, count: int) -> list[bytes]:
+    """Lengths of all segments but the last, and the segments -> the segments."""
+    lengths, position = _numbers(data, 0, count - 1, len(data))
     lengths.append(len(data) - position - sum(lengths))
     if lengths[-1] < 0:
         raise StreamError(f"damaged stream: its segments are {-lengths[-1]} bytes longer than its body")
@@ -77,7 +151,14 @@ def unpack(stream: bytes) -> tuple[Header, list[bytes]]:
     for length in lengths:
         segments.append(data[position : position + length])
         position += length
-    return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level), segments
+    return segments
+
+
+def _text(data: bytes, length: int) -> str:
+    text = data.decode("ascii", "replace")
+    if len(data) != length or not text.isascii() or not text.isprintable():
+        raise StreamError("damaged stream: the name of its model is no text")
+    return text
 
 
 def _numbers(data: bytes, position: int, count: int, most: int) -> tuple[list[int], int]:

@@ -1,7 +1,7 @@
 """What coding needs of a trained model, made once: probability tables, exact networks, identity.
 
-Networks that feed probabilities run as float64 copies: rounding differences between batch shapes or thread counts are
-then some 1e-15 of a value, and the chance that one moves a symbol into another table is below 1e-8 per image.
+Networks that feed probabilities run in exact arithmetic (exact.py). One that has no exact form runs as a float64 copy, and its
+streams decode where they were written: the header says so.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .container import Identity
+from .exact import NoExactForm, exact_form
 from .tables import Tables
 
 
@@ -34,6 +35,12 @@ def fingerprint(model: nn.Module) -> tuple[object, ...]:
     return versions, torch.stack([t.sum(dtype=torch.float32) for t in tensors]).cpu().numpy().tobytes()
 
 
+def place(device: torch.device) -> bytes:
+    """2 bytes that tell where a float64 network gives the same bits: kind of device, its name or instructions, version of torch."""
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return hashlib.sha256(f"{device.type} {kind} {torch.__version__}".encode()).digest()[:2]
+
+
 def repeatable() -> AbstractContextManager[None]:
     """Inside, convolutions on a GPU choose algorithms that add in a fixed order, so that the receiver repeats the sender."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
@@ -46,8 +53,15 @@ class HasTables(Protocol):
     def make_tables(self) -> Tables: ...
 
 
+@runtime_checkable
+class HasNearest(Protocol):
+    """A prior with a lookup of its own from a scale to its table."""
+
+    nearest: Tensor
+
+
 class Frozen:
-    """Tables, float64 networks and shapes of one model, made when first asked for."""
+    """Tables, exact networks and shapes of one model, made when first asked for."""
 
     def __init__(self, model: nn.Module, architecture: bytes) -> None:
         self.fingerprint = fingerprint(model)
@@ -55,11 +69,14 @@ class Frozen:
         self._tables: dict[HasTables, Tables] = {}
         self._exact: dict[nn.Module, nn.Module] = {}
         self._meta: dict[nn.Module, nn.Module] = {}
+        self.inexact: list[str] = []  # why networks have no exact form
         sha = hashlib.sha256(weights_digest(model))
         for module in model.modules():
             if isinstance(module, HasTables):
                 self._tables[module] = module.make_tables().to(self.device)
                 sha.update(self._tables[module].digest())
+            if isinstance(module, HasNearest):
+                sha.update(module.nearest.cpu().numpy().astype("<i4").tobytes())
         self.identity = Identity(hashlib.sha256(architecture).digest()[:1], sha.digest()[:3])
 
     def tables(self, family: HasTables) -> Tables:
@@ -69,8 +86,21 @@ class Frozen:
 
     def exact(self, net: nn.Module) -> nn.Module:
         if net not in self._exact:
-            self._exact[net] = copy.deepcopy(net).double().eval().requires_grad_(False)
+            try:
+                self._exact[net] = exact_form(net)
+            except NoExactForm as reason:
+                self.inexact.append(str(reason))
+                self._exact[net] = copy.deepcopy(net).double().eval().requires_grad_(False)
         return self._exact[net]
+
+    @property
+    def place(self) -> bytes:
+        return place(self.device)
+
+    @property
+    def bound(self) -> bytes:
+        """The place, if a network that was used has no exact form; else nothing."""
+        return self.place if self.inexact else b""
 
     def output_shape(self, net: nn.Module, shape: torch.Size) -> torch.Size:
         """Shape of net(x) for x of that shape, without computing it."""

@@ -1,12 +1,12 @@
 """Which lane codes which symbol: rows, widths and start-up.
 
-A stream is coded by `lanes` independent rANS states that advance together, one row of symbols per step. Every state
-that is stored costs its size, so only a few lanes start from a constant. The encoder works from the last row to the
-first; after each `startup` rows it doubles its lanes, and the new ones take as initial states the words that the old
-ones have emitted so far. The decoder runs the other way: its lanes halve towards the end and hand those words back.
+A segment is coded by lanes that advance together, one row of symbols per step. A state takes 14 bits, so only a few lanes start from a
+constant. The encoder works from the last row to the first; it starts with those few and doubles them as soon as it has
+written enough: the new ones take as states the bits that the old ones have written. The decoder runs the other way: its
+lanes halve towards the end and hand those bits back. What is left of the cost is a few bits for each of the first lanes.
 
-Symbols arrive in chunks (a context model knows the tables of a chunk only after decoding the one before). A chunk
-always starts in a new row; what is missing to fill its first row are certain symbols, which cost nothing.
+Symbols arrive in chunks (a context model knows the tables of a chunk only after decoding the one before). Every chunk starts a new
+row; what its last row lacks are certain symbols, which cost nothing.
 """
 
 from __future__ import annotations
@@ -14,15 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Kept lanes cost about 4.75 bits each (3.5 for the unknown exponent of a stored state, 24 for one lane in 32 that
-# starts from a constant, and half a bit where a start-up word is rounded), so this many bits per lane is 0.85 %.
-BITS_PER_LANE = 560
-MAX_DOUBLINGS = 5
-# (lanes that start from a constant, doublings) by code: 1, 4, 8, 16, 32, 48, 64, 96, ... 6144 lanes in all.
-SHAPES = [(1, 0), (1, 2), (1, 3), (1, 4), (1, 5), (3, 4)]
-SHAPES += [(first << k, MAX_DOUBLINGS) for k in range(7) for first in (2, 3)]
-MAX_STARTUP = 31
-MAX_QUIET = 15
+from .ans import LOG
+
+# (lanes that start from a constant, doublings) by code: no lanes; 1, 2, 4 ... 1024; 4 x 16 ... 4 x 512; 16 x 8 ... 16 x 256; 64 x 16 ...
+# 64 x 128.
+SHAPES = [
+    (0, 0),
+    *((1, d) for d in range(11)),
+    *((4, d) for d in range(4, 10)),
+    *((16, d) for d in range(3, 9)),
+    *((64, d) for d in range(4, 8)),
+]
+MAX_STAGE = 31
+PER_FIRST = 12000.0  # bits of payload for each lane that starts from a constant, which costs its 14 bits: 0.12 %
+IN_FLIGHT = 0.4  # of the bits, at most, are in the lanes' states
+ROW, LANE = 8.0, 0.004  # microseconds that a row and a lane in it take, about: to choose by
 
 
 def stage_rows(code: int) -> int:
@@ -32,85 +38,101 @@ def stage_rows(code: int) -> int:
 
 @dataclass(frozen=True)
 class Lanes:
-    """first * 2**doublings lanes; each stage of the start-up lasts stage_rows(startup) rows.
-
-    The last `quiet` chunks have too few bits to start lanes from: the first lanes code them alone, and stages are counted
-    from there.
-    """
+    """first * 2^doublings lanes for the first `full` symbols; then half of them for stage_rows(stage) rows, a quarter, ... and `first`."""
 
     first: int
     doublings: int
-    startup: int
-    quiet: int = 0
+    stage: int = 0
+    full: int = 0
 
-    def width(self, row_from_end: int) -> int:
-        return self.first << min(row_from_end // stage_rows(self.startup), self.doublings)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Rows of equal width inside one chunk, in decoding order."""
-
-    width: int
-    rows: int
+    @property
+    def most(self) -> int:
+        return self.first << self.doublings
 
 
-@dataclass(frozen=True)
-class Chunk:
-    size: int
-    padding: int  # certain symbols before the first real one
-    runs: tuple[Run, ...]
+class Walk:
+    """Goes through the rows of a segment, chunk by chunk."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self.lanes = lanes
+        self.full = lanes.full  # symbols that are still to come in rows of all lanes
+        self.row = 0  # since those
+
+    @property
+    def width(self) -> int:
+        """Of the next row."""
+        if self.full:
+            return self.lanes.most
+        return self.lanes.most >> min(1 + self.row // stage_rows(self.lanes.stage), self.lanes.doublings)
+
+    def take(self, symbols: int) -> list[tuple[int, int, int]]:
+        """(symbols, rows, width) that take the next so many symbols; the last row of each may not be filled."""
+        runs = []
+        length = stage_rows(self.lanes.stage)
+        while symbols:
+            width = self.width
+            count = min(symbols, self.full or symbols)
+            rows = -(-count // width)
+            if self.full:
+                self.full -= count
+            else:
+                if width > self.lanes.first:
+                    rows = min(rows, length - self.row % length)
+                    count = min(count, rows * width)
+                self.row += rows
+            runs.append((count, rows, width))
+            symbols -= count
+        return runs
 
 
-def lay_out(sizes: list[int], lanes: Lanes) -> list[Chunk]:
-    """Rows of every chunk. Sender and receiver both derive this from the header and the shapes alone."""
-    chunks: list[Chunk] = []
-    stage = stage_rows(lanes.startup)
-    row = 0  # counted from the end of the stream, or of what comes before the quiet chunks
-    for place, size in enumerate(reversed(sizes)):
-        runs: list[Run] = []
-        missing = size
-        if place < lanes.quiet and size:
-            rows = -(-size // lanes.first)
-            runs.append(Run(lanes.first, rows))
-            missing -= rows * lanes.first
-        while missing > 0:
-            width = lanes.width(row)
-            rows = -(-missing // width)
-            if row // stage < lanes.doublings:
-                rows = min(rows, stage - row % stage)
-            runs.append(Run(width, rows))
-            row += rows
-            missing -= rows * width
-        chunks.append(Chunk(size, -missing, tuple(reversed(runs))))
-    return chunks[::-1]
-
-
-def choose_lanes(tail_bits: Callable[[int], float], sizes: list[int]) -> Lanes:
-    """Lanes for a stream of chunks of these sizes, whose last k symbols take tail_bits(k) bits: as many as it can carry at
-    under 1 %, with stages just long enough to emit what the next lanes start from, after so many quiet chunks that the
-    fewest steps are narrow (a bit in a quiet chunk is taken for a step). Few shapes: streams of a batch fall into few
-    groups."""
-    symbols = sum(sizes)
+def choose_lanes(tail_bits: Callable[[int], float], chunks: list[int]) -> Lanes:
+    """Lanes for chunks of so many symbols, of which the last k take tail_bits(k) bits."""
+    symbols = sum(chunks)
+    if symbols == 0:
+        return Lanes(0, 0)
     bits = tail_bits(symbols)
-    # Chunks of a wavefront are small and alike: none of them is quiet.
-    most_quiet = len(sizes) - 1 if len(sizes) <= MAX_QUIET + 1 else 0
-    quiet_symbols = [sum(sizes[len(sizes) - quiet :]) for quiet in range(most_quiet + 1)]
-    for first, doublings in reversed(SHAPES[1:]):
-        if (first << doublings) * BITS_PER_LANE > bits:
+    best, least = Lanes(1, 0, 0, 0), float("inf")
+    for first, doublings in SHAPES[1:]:
+        lanes = first << doublings
+        if first > 1 and first * PER_FIRST > bits:
             continue
-        # Two words for each lane, one bit of spread, and the 8 bits by which a first lane grows before it emits.
-        needs = [first * (33 * ((2 << stage) - 1) + 10) for stage in range(doublings)]
-        stages = [[first * stage_rows(s) * ((2 << stage) - 1) for stage in range(doublings)] for s in range(MAX_STARTUP + 1)]
-        found: list[tuple[float, Lanes]] = []
-        for quiet, before in enumerate(quiet_symbols):
-            for startup, ends in enumerate(stages):
-                if ends[-1] > (symbols - before) // 2:
-                    break
-                if all(tail_bits(before + end) >= need for end, need in zip(ends, needs, strict=True)):
-                    narrow = doublings * stage_rows(startup) + tail_bits(before) / first
-                    found.append((narrow, Lanes(first, doublings, startup, quiet)))
-                    break
-        if found:
-            return min(found, key=lambda choice: choice[0])[1]
-    return Lanes(1, 0, 0)
+        if doublings and lanes * LOG > IN_FLIGHT * bits:
+            continue
+        found = _start_up(tail_bits, chunks, first, doublings)
+        if found is not None and found[1] < least:
+            best, least = found
+    return best
+
+
+def _start_up(tail_bits: Callable[[int], float], chunks: list[int], first: int, doublings: int) -> tuple[Lanes, float] | None:
+    """The shortest stages in which each doubling finds the bits that it needs, and about how long all rows take."""
+    if doublings == 0:
+        rows = sum(-(-c // first) for c in chunks)
+        return Lanes(first, 0), rows * (ROW + LANE * first)
+    for stage in range(MAX_STAGE + 1):
+        length = stage_rows(stage)
+        rows, time, taken, ready = 0, 0.0, 0, True
+        left = chunks[::-1]
+        place = 0
+        for doubling in range(doublings):  # from the end on, as the encoder goes
+            width = first << doubling
+            remaining = length
+            while remaining and place < len(left):
+                some = min(remaining, -(-left[place] // width))
+                got = min(left[place], some * width)
+                left[place] -= got
+                taken += got
+                remaining -= some
+                place += left[place] == 0
+            time += length * (ROW + LANE * width)
+            # 14 bits for each new lane, and a bit for what the states may have gained since.
+            if remaining or tail_bits(taken) < 1.02 * (LOG + 1) * (2 * width - first) + 8:
+                ready = False
+                break
+        if ready:
+            most = first << doublings
+            rows = sum(-(-c // most) for c in left[place:])
+            return Lanes(first, doublings, stage, sum(left)), time + rows * (ROW + LANE * most)
+        if place >= len(left):
+            return None
+    return None

@@ -1,7 +1,8 @@
-"""Probability tables: integers that sum to 2^16, in which every symbol can be coded.
+"""Probability tables: integers that sum to 2^14, in which every symbol can be coded.
 
-A table covers a range of symbols; its last entry is the escape, after which a symbol outside the range is written in
-full. Tables are made once, when a model is frozen, in float64 on the CPU.
+A table covers a range of symbols. Where others are not all but impossible, its last entry is the escape, after which a
+symbol outside the range is written in full; otherwise such a symbol is an exception, written with its position. Tables
+are made once, when a model is frozen, in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -14,33 +15,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .rans import PRECISION
+from .ans import LOG, SLOTS
 
-TOTAL = 1 << PRECISION
-MOST_WIDE = 100
 ESCAPE = -(1 << 31)  # stands for a symbol outside its table; the largest real one has 31 bits
-TAIL = 2.0**-18  # probability on each side that a table leaves to its escape
+STEP = (SLOTS >> 1) + (SLOTS >> 3) + 3  # odd: slot i STEP mod 2^14 goes to the i-th of all counts, which spreads a symbol's slots evenly
+TAIL = 2.0**-16  # probability on each side that a table leaves to its escape
 
 
 def quantise_pmf(pmf: np.ndarray) -> np.ndarray:
-    """pmf (T, W), 0 where a table has no entry -> integer frequencies (T, W), at least 1 each, rows summing to 2^16.
+    """pmf (T, W), 0 where a table has no entry -> integer frequencies (T, W), at least 1 each, rows summing to 2^14.
 
     Finds for each table the factor a with sum(max(1, floor(a p))) just under the total, then hands the rest to the
     largest remainders: the integer table closest to the pmf among those without a zero.
     """
     used = pmf > 0
-    if (used.sum(1) > TOTAL).any():
-        raise ValueError(f"a table has {int(used.sum(1).max())} symbols; {TOTAL} is the most for {PRECISION} bits")
-    low, high = np.zeros((len(pmf), 1)), np.full((len(pmf), 1), 2.0 * TOTAL)
+    if (used.sum(1) > SLOTS).any():
+        raise ValueError(f"a table has {int(used.sum(1).max())} symbols; {SLOTS} is the most for {LOG} bits")
+    low, high = np.zeros((len(pmf), 1)), np.full((len(pmf), 1), 2.0 * SLOTS)
     for _ in range(64):
         middle = (low + high) / 2
-        over = np.where(used, np.maximum(1, np.floor(middle * pmf)), 0).sum(1, keepdims=True) > TOTAL
+        over = np.where(used, np.maximum(1, np.floor(middle * pmf)), 0).sum(1, keepdims=True) > SLOTS
         low, high = np.where(over, low, middle), np.where(over, middle, high)
     exact = low * pmf
     frequency = np.where(used, np.maximum(1, np.floor(exact)), 0).astype(np.int64)
     remainder = np.where(used & (exact >= 1), exact - np.floor(exact), np.where(used, 0.0, -1.0))
     for row in range(len(pmf)):
-        left = TOTAL - int(frequency[row].sum())
+        left = SLOTS - int(frequency[row].sum())
         order = np.argsort(-remainder[row], kind="stable")[: int(used[row].sum())]
         frequency[row, order] += left // len(order)
         frequency[row, order[: left % len(order)]] += 1
@@ -49,90 +49,149 @@ def quantise_pmf(pmf: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables laid end to end. Symbol s of table t is entry base[t] + s - offset[t]; its escape is entry base[t] + count[t] - 1.
+    """Tables laid end to end, the surest first. Symbol s of table t is entry base[t] + s - offset[t].
 
-    A table of one entry is certain of its symbol: that costs nothing and takes no step, and another symbol in its place is
-    an exception, written with its position. A last such table, `certain`, pads rows.
+    A table of one entry is certain of its symbol: that costs nothing and takes no step. A last such table pads rows.
     """
 
     frequency: Tensor  # (E,) int64
-    start: Tensor  # (E,) int64, sum of the frequencies before it in its table
     base: Tensor  # (T,) int64
     count: Tensor  # (T,) int64, escape included
     offset: Tensor  # (T,) int64, smallest symbol
+    escapes: Tensor  # (T,) bool: the last entry is an escape
+    rank: Tensor  # (T - 1,): where the table lies that the prior calls its i-th
 
     @classmethod
-    def from_pmf(cls, pmf: np.ndarray, count: np.ndarray, offset: np.ndarray) -> Tables:
-        """pmf (T, W) float64: row t has count[t] probabilities, of offset[t], offset[t] + 1, ... and last of the escape."""
+    def from_pmf(cls, pmf: np.ndarray, count: np.ndarray, offset: np.ndarray, escapes: np.ndarray | None = None) -> Tables:
+        """pmf (T, W) float64: row t has count[t] probabilities, of offset[t], offset[t] + 1, ... and, where `escapes` (everywhere but in
+        tables of one entry, if not given), last of the escape."""
+        escapes = count > 1 if escapes is None else escapes
         width = np.arange(pmf.shape[1])[None] < count[:, None]
         frequency = quantise_pmf(np.where(width, np.maximum(pmf, 1e-30), 0.0))
-        start = np.cumsum(frequency, 1) - frequency
-        flat_frequency = np.append(frequency[width], TOTAL)
-        base = np.append(np.cumsum(count) - count, count.sum())
+        order = np.argsort(-frequency.max(1), kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        frequency, width, count = frequency[order], width[order], count[order]
         return cls(
-            frequency=torch.from_numpy(flat_frequency),
-            start=torch.from_numpy(np.append(start[width], 0)),
-            base=torch.from_numpy(base),
+            frequency=torch.from_numpy(np.append(frequency[width], SLOTS)),
+            base=torch.from_numpy(np.append(np.cumsum(count) - count, count.sum())),
             count=torch.from_numpy(np.append(count, 1)),
-            offset=torch.from_numpy(np.append(offset, 0)),
+            offset=torch.from_numpy(np.append(offset[order], 0)),
+            escapes=torch.from_numpy(np.append(escapes[order], False)),
+            rank=torch.from_numpy(rank),
         )
 
-    @property
-    def certain(self) -> int:
-        return len(self.base) - 1
+    @cached_property
+    def key_type(self) -> torch.dtype:
+        """What a table's number fits into; short numbers are sorted fast."""
+        return torch.uint8 if len(self.base) <= 255 else torch.int16
 
     @cached_property
-    def packed(self) -> Tensor:
-        """(T * 2^16,): frequency << 16 | (slot - start) of the symbol that owns the slot.
-
-        In int64 for few tables; for many (one per channel), which would fill 100 MB and more, less 65536 in int32.
-        """
-        offset = torch.arange(len(self.base) * TOTAL, device=self.base.device) & (TOTAL - 1)
-        offset -= self.start.repeat_interleave(self.frequency)
-        value = (self.frequency << PRECISION).repeat_interleave(self.frequency) | offset
-        if len(self.base) <= MOST_WIDE:
-            return value
-        value -= TOTAL
-        return torch.where(value >= 1 << 31, value - (1 << 32), value).to(torch.int32)
+    def key(self) -> Tensor | None:
+        """(T - 1,): `rank` as a key; None where it changes nothing."""
+        same = torch.arange(len(self.rank), device=self.rank.device)
+        return None if torch.equal(self.rank, same) else self.rank.to(self.key_type)
 
     @cached_property
-    def owner(self) -> Tensor:
-        """(T * 2^16,) int32: the symbol that owns a slot, or ESCAPE."""
-        table = torch.repeat_interleave(torch.arange(len(self.base), device=self.base.device), self.count)
-        symbol = torch.arange(len(self.frequency), device=self.base.device) - self.base[table] + self.offset[table]
-        symbol[(self.base + self.count - 1)[self.count > 1]] = ESCAPE
-        return symbol.to(torch.int32).repeat_interleave(self.frequency)
+    def closed(self) -> int:
+        """How many tables have no choice; they come first."""
+        return int((self.count[:-1] == 1).sum())
+
+    @cached_property
+    def table_of(self) -> Tensor:
+        """(E,) int64: whose entry it is."""
+        return torch.repeat_interleave(torch.arange(len(self.base), device=self.base.device), self.count)
+
+    @cached_property
+    def usual(self) -> Tensor:
+        """(T,) int32: the entry that stands in for an exception, the likeliest."""
+        wide = torch.zeros(len(self.base), int(self.count.max()), dtype=torch.int64, device=self.base.device)
+        place = torch.arange(len(self.frequency), device=self.base.device) - self.base[self.table_of]
+        wide[self.table_of, place] = self.frequency
+        return (self.base + wide.argmax(1)).to(torch.int32)
+
+    @cached_property
+    def span(self) -> tuple[Tensor, Tensor]:
+        """By table, int32: what to add to a symbol to get its entry; the end of the entries that are symbols."""
+        end = self.base + self.count - self.escapes.long()
+        return (self.base - self.offset).to(torch.int32), end.to(torch.int32)
+
+    @cached_property
+    def symbol(self) -> Tensor:
+        """(E,) int32: of an entry; ESCAPE."""
+        symbol = torch.arange(len(self.frequency), device=self.base.device) - (self.base - self.offset)[self.table_of]
+        symbol[(self.base + self.count - 1)[self.escapes]] = ESCAPE
+        return symbol.to(torch.int32)
 
     @cached_property
     def cost(self) -> Tensor:
         """(E,) float32: bits of every entry."""
-        return (PRECISION - self.frequency.double().log2()).float()
+        return (LOG - self.frequency.double().log2()).float()
 
     @cached_property
-    def span(self) -> tuple[Tensor, Tensor, Tensor]:
-        """By table, int32: what to add to a symbol to get its entry, the first entry, and the end of those that are symbols
-        (the escape, but for a certain table)."""
-        first, count = self.base.to(torch.int32), self.count.to(torch.int32)
-        return first - self.offset.to(torch.int32), first, first + torch.where(count > 1, count - 1, count)
+    def slots(self) -> tuple[Tensor, Tensor]:
+        """(T 2^14,) int32: the entry that owns each slot, and how many of that entry's slots come before it."""
+        device = self.base.device
+        spread = torch.arange(SLOTS, device=device) * STEP % SLOTS
+        owner = torch.arange(len(self.frequency), device=device).repeat_interleave(self.frequency).view(-1, SLOTS)
+        owner = torch.empty_like(owner).scatter_(1, spread.expand_as(owner), owner).flatten()
+        by_entry = torch.sort(owner.to(torch.int32), stable=True)[1]
+        before = torch.empty_like(by_entry)
+        before[by_entry] = torch.arange(len(owner), device=device) - self.before.repeat_interleave(self.frequency)
+        return owner.to(torch.int32), before.to(torch.int32)
 
     @cached_property
-    def open(self) -> Tensor:
-        """(T,) bool: tables with a choice; the others take no step of the coder."""
-        return self.count > 1
+    def before(self) -> Tensor:
+        """(E,) int64: slots of all entries before."""
+        return self.frequency.cumsum(0) - self.frequency
 
     @cached_property
-    def open_entry(self) -> Tensor:
-        """(E,) bool: entries of tables with a choice."""
-        return self.frequency < TOTAL
+    def encoding(self) -> tuple[Tensor, Tensor, Tensor]:
+        """int32. By entry: delta, where (state + delta) >> 16 is how many bits to drop; shift, where what is left plus shift is
+        where in the third, (T 2^14,), the next state stands."""
+        owner, before = (part.long() for part in self.slots)
+        # Bits to drop from the largest states; one less where the rest would fall below f.
+        most = LOG - _floor_log2(self.frequency - 1)
+        delta = (most << 16) - (self.frequency << most)
+        state = torch.empty_like(owner)
+        state[self.before[owner] + before] = SLOTS + torch.arange(len(owner), device=owner.device) % SLOTS
+        return delta.to(torch.int32), (self.before - self.frequency).to(torch.int32), state.to(torch.int32)
+
+    @cached_property
+    def decoding(self) -> Tensor:
+        """(T 2^14,) int32, by slot: the next state without the bits that are to be read, times 16, and how many they are."""
+        owner, before = (part.long() for part in self.slots)
+        left = self.frequency[owner] + before
+        drop = LOG - _floor_log2(left)
+        return ((left << drop) << 4 | drop).to(torch.int32)
+
+    @cached_property
+    def slot_symbol(self) -> Tensor:
+        """(T 2^14,) int32: whose symbol a slot is."""
+        return self.symbol.index_select(0, self.slots[0])
+
+    @cached_property
+    def sure(self) -> Tensor:
+        """(T,) int32: the likeliest symbol."""
+        return self.symbol.index_select(0, self.usual)
+
+    @cached_property
+    def base32(self) -> Tensor:
+        return self.base.to(torch.int32)
 
     def to(self, device: torch.device) -> Tables:
         if self.base.device == device:
             return self
-        moved = {name: getattr(self, name).to(device) for name in ("frequency", "start", "base", "count", "offset")}
+        moved = {name: getattr(self, name).to(device) for name in ("frequency", "base", "count", "offset", "escapes", "rank")}
         return replace(self, **moved)
 
     def digest(self) -> bytes:
         sha = hashlib.sha256()
-        for part in (self.frequency, self.count, self.offset):
-            sha.update(part.cpu().numpy().astype("<i8").tobytes())
+        for part in (self.frequency, self.count, self.offset, self.escapes, self.rank):
+            sha.update(part.cpu().long().numpy().astype("<i8").tobytes())
         return sha.digest()
+
+
+def _floor_log2(x: Tensor) -> Tensor:
+    """Of whole numbers, exactly; -1 of 0."""
+    return torch.frexp(x.double())[1].long() - 1

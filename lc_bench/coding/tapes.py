@@ -19,7 +19,6 @@ from ..ops.bounds import lower_bound
 from ..ops.quantise import add_noise, round_straight_through
 from . import segment
 from .frozen import Frozen
-from .tables import Tables
 
 
 class Prior(Protocol):
@@ -138,9 +137,6 @@ class RateTape:
     def quantise(self, y: Tensor, mean: Tensor | None = None) -> Tensor:
         return add_noise(y) if self.training and self.quantiser == "noise" else round_straight_through(y, mean)
 
-    def begin(self, name: str, sizes: list[int]) -> None:
-        """Announce the number of symbols per sample of each coming chunk; for a latent that is coded in several."""
-
     def count(self, name: str, y_hat: Tensor, prior: Prior) -> None:
         bits = prior.bits(y_hat).flatten(1).sum(1)
         self.bits[name] = self.bits[name] + bits if name in self.bits else bits
@@ -152,17 +148,6 @@ class RateTape:
         mixed = self.training and self.quantiser == "mixed"
         self.count(name, add_noise(y) if mixed else y_hat, prior)
         return self.rung.restored(name, y_hat, prior)
-
-
-def open_last(index: Tensor, tables: Tables) -> Tensor:
-    """index (B, n) of tables -> the place of each symbol in its chunk: those with a choice last, else as they come.
-
-    Lanes step over rows without a choice; put together, the others fill as few rows as they can. They come last because
-    the encoder begins at the end, and doubles its lanes as soon as it has written enough.
-    """
-    is_open = tables.open.index_select(0, index.flatten()).view(index.shape)
-    closed = (~is_open).cumsum(1)
-    return torch.where(is_open, closed[:, -1:] + is_open.cumsum(1) - 1, closed - 1)
 
 
 class _CodingTape:
@@ -209,9 +194,6 @@ class EncodeTape(_CodingTape):
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
         return analysis(y)
 
-    def begin(self, name: str, sizes: list[int]) -> None:
-        """The sender learns the sizes as it goes."""
-
     def send(self, name: str, y: Tensor, prior: Any) -> Tensor:
         rounded = prior.symbols(y)
         largest = segment.LARGEST_SYMBOL
@@ -222,10 +204,7 @@ class EncodeTape(_CodingTape):
         symbols = rounded.to(torch.int32)
         if name not in self.parts:
             self.names.append(name)
-        index = prior.index(y.shape).flatten(1)
-        place = open_last(index, self.frozen.tables(prior.family))
-        symbols_there, index_there = (torch.empty_like(t).scatter_(1, place, t) for t in (symbols.flatten(1), index))
-        self.parts.setdefault(name, []).append((symbols_there, index_there))
+        self.parts.setdefault(name, []).append((symbols.flatten(1), prior.index(y.shape).flatten(1)))
         self.families[name] = prior.family
         return symbols
 
@@ -235,9 +214,8 @@ class EncodeTape(_CodingTape):
         for name in reversed(self.names):
             symbols, index = zip(*self.parts[name], strict=True)
             tables = self.frozen.tables(self.families[name])
-            sizes = [s.shape[1] for s in symbols]
             following = columns[0] if columns else None
-            column, self.bits[name] = segment.encode(torch.cat(symbols, 1), torch.cat(index, 1), sizes, tables, following)
+            column, self.bits[name] = segment.encode(list(symbols), list(index), tables, following)
             columns.insert(0, column)
         return [list(row) for row in zip(*columns, strict=True)]
 
@@ -250,15 +228,11 @@ class DecodeTape(_CodingTape):
         if len({len(row) for row in segments}) != 1:
             raise StreamError("streams with different numbers of segments in one batch: not of one model")
         self.columns = list(map(list, zip(*segments, strict=True)))
-        self.sizes: dict[str, list[int]] = {}
         self.decoders: dict[str, segment.Decoder] = {}
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
         shape = self.frozen.output_shape(analysis, y.shape)
         return torch.full((1,), torch.nan, device=y.device, dtype=y.dtype).expand(shape)
-
-    def begin(self, name: str, sizes: list[int]) -> None:
-        self.sizes[name] = sizes
 
     def send(self, name: str, y: Tensor, prior: Any) -> Tensor:
         index = prior.index(y.shape).flatten(1)
@@ -268,18 +242,12 @@ class DecodeTape(_CodingTape):
             column = self.columns[len(self.decoders)]
             if self.decoders:  # a segment is read to its end before the next one starts
                 column = [own + carried for own, carried in zip(column, self._carried(), strict=True)]
-            sizes = self.sizes.get(name, [index.shape[1]])
-            self.decoders[name] = segment.Decoder(column, sizes, self.frozen.tables(prior.family))
-        place = open_last(index, self.frozen.tables(prior.family))
-        symbols = self.decoders[name].next(torch.empty_like(index).scatter_(1, place, index)).gather(1, place)
-        return symbols.view(y.shape)
+            self.decoders[name] = segment.Decoder(column, self.frozen.tables(prior.family))
+        return self.decoders[name].next(index).view(y.shape)
 
     def _carried(self) -> list[bytes]:
         """What the latest segment carried, once it is read to its end."""
-        carried = next(reversed(self.decoders.values())).carried
-        if carried is None:
-            raise StreamError("damaged stream: a segment was not read to its end")
-        return carried
+        return next(reversed(self.decoders.values())).finish()
 
     def finish(self) -> None:
         """StreamError unless every segment was read to its end."""

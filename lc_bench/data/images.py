@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".jp2", ".avif")
+BAND = 256  # rows that are in floating point at a time
 
 
 def read_image(path: Path, name: str | None = None) -> Tensor:
@@ -42,10 +43,13 @@ def _is_deep_png(path: Path) -> bool:
 
 
 def _read_deep_png(path: Path) -> np.ndarray:
-    deep = imagecodecs.png_decode(path.read_bytes()).astype(np.float64) / 65535
-    colour, alpha = (deep[..., :-1], deep[..., -1:]) if deep.shape[-1] in (2, 4) else (deep, 1.0)
-    over = colour * alpha + (1 - alpha)
-    return np.broadcast_to(np.round(255 * over).astype(np.uint8), (*deep.shape[:2], 3))
+    whole = imagecodecs.png_decode(path.read_bytes())
+    out = np.empty((*whole.shape[:2], 3), np.uint8)
+    for top in range(0, len(whole), BAND):
+        deep = whole[top : top + BAND].astype(np.float64) / 65535
+        colour, alpha = (deep[..., :-1], deep[..., -1:]) if deep.shape[-1] in (2, 4) else (deep, 1.0)
+        out[top : top + BAND] = np.round(255 * (colour * alpha + (1 - alpha)))
+    return out
 
 
 def _read_with_pillow(path: Path) -> np.ndarray:

@@ -11,15 +11,18 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 from torch import Tensor, nn
 
-from ..coding.tables import TAIL, Tables
-from ..errors import UserError
+from ..coding.ans import SLOTS
+from ..coding.tables import Tables
 from ..ops.bounds import lower_bound
+from .lookup import exponential, look_up_series, nearest_of_series
 from .rounding import Rounding
 
-LARGEST_LOG = 20.0  # beyond it a scale says nothing more, and its exponential overflows sooner or later
+FARTHEST = 4.3  # standard deviations that a table reaches
+MORE = 2  # symbols beyond: latents have longer tails than Gaussians
+NO_ESCAPE = 0.33  # below this scale not even 2 comes once in 200,000 symbols: exceptions do for what a model has not foreseen
 SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impossible symbol costs 30 bits
 
 
@@ -39,13 +42,14 @@ class GaussianPrior(nn.Module):
     """
 
     threshold: Tensor
+    nearest: Tensor
 
     def __init__(
         self,
         mean: bool = True,
         scale_min: float = 0.11,
         scale_max: float = 256.0,
-        levels: int = 64,
+        levels: int = 128,
         log_scale: bool = False,
         mean_first: bool = False,
         dead_zone: float = 0.0,
@@ -65,28 +69,31 @@ class GaussianPrior(nn.Module):
         threshold = torch.from_numpy(0.5 + dead_zone * (one - zero) / 2)
         threshold[: self.closed] = math.inf
         self.register_buffer("threshold", threshold, persistent=False)  # magnitudes below it are rounded to 0
+        self.register_buffer("nearest", nearest_of_series(scale_min, self.step, levels), persistent=False)
         self.rounds_plainly = dead_zone == 0 and self.closed == 0
 
     def forward(self, parameters: Tensor) -> Gaussian:
         scale, mean = parameters.chunk(2, 1) if self.mean else (parameters, None)
         if self.mean_first and mean is not None:
             scale, mean = mean, scale
-        return Gaussian(self, scale.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.log_scale else scale, mean)
+        return Gaussian(self, exponential(scale) if self.log_scale else scale, mean)
 
     def table_scales(self) -> np.ndarray:
         return self.scale_min * np.exp(self.step * np.arange(self.levels))
 
     def make_tables(self) -> Tables:
         scale = self.table_scales()
-        # At least two symbols on each side: a table's tail is thinner than the latents that come with small scales.
-        reach = np.maximum(np.ceil(-ndtri(TAIL) * scale), 2).astype(np.int64)
+        # Symbols of a sixth of a count and more, within 4.3 standard deviations: further out the escape is cheaper. Small scales need none.
+        far = np.sqrt(2 * np.log(6 * SLOTS / (scale * math.sqrt(2 * math.pi))))
+        escapes = scale >= NO_ESCAPE
+        reach = np.maximum(np.ceil(np.minimum(far, FARTHEST) * scale - 0.5), 1).astype(np.int64) + MORE * escapes
         symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
         pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
         pmf[np.arange(self.levels), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
         # At the smallest scale anything but 0 has a probability of 5e-6, less than a table can say: 0 is certain there.
         certain = np.arange(self.levels) < max(1, self.closed)
-        pmf[certain, 0], reach[certain] = 1.0, 0
-        return Tables.from_pmf(pmf, np.where(certain, 1, 2 * reach + 2), -reach)
+        pmf[certain, 0], reach[certain], escapes[certain] = 1.0, 0, False
+        return Tables.from_pmf(pmf, 2 * reach + 1 + escapes, -reach, escapes)
 
 
 @dataclass(frozen=True)
@@ -128,10 +135,4 @@ class Gaussian(Rounding):
     @cached_property
     def _index(self) -> Tensor:
         """Tables by element of the scale; rounding, counting and coding all ask for them."""
-        out = torch.empty(self.scale.shape, dtype=torch.int32, device=self.scale.device)
-        for scale, index in zip(self.scale, out, strict=True):  # one sample stays in the cache, a batch does not
-            if bool(scale.max().isnan()):
-                raise UserError("a model's scales are NaN: its weights are broken, or its hyper-latent is out of all bounds")
-            position = scale.clamp(self.family.scale_min, self.family.scale_max).log_()
-            index.copy_(position.sub_(math.log(self.family.scale_min)).div_(self.family.step).add_(0.5))
-        return out
+        return look_up_series(self.family.nearest, self.scale)

@@ -7,20 +7,26 @@ the mixture, rounded to the nearest of some fixed odds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..coding.exact import on_grid
 from ..coding.tables import Tables
-from .gaussian import LARGEST_LOG, Gaussian, GaussianPrior, likelihood_to_bits
+from ..errors import UserError
+from .gaussian import Gaussian, GaussianPrior, likelihood_to_bits
+from .lookup import PHI_TOTAL, exponential, look_up_series, nearest_of_series, normal
 from .rounding import Rounding
 
 # Odds from 2^-14 to 2^14 in 95 steps: rounding to the nearest costs at most 0.002 bits per decision, 0.0006 on average.
 FINEST = 14.0
 ODDS = 95
-TINY = 1e-300
+WEIGHT_TOTAL = 2.0**16  # of the heaviest component; times PHI_TOTAL and 32 components a sum is still below 2^53
+MOST_COMPONENTS = 32
 
 
 class GaussianMixturePrior(nn.Module):
@@ -31,6 +37,8 @@ class GaussianMixturePrior(nn.Module):
 
     def __init__(self, components: int = 3, scale_min: float = 0.11, log_scale: bool = False) -> None:
         super().__init__()
+        if not 1 <= components <= MOST_COMPONENTS:
+            raise UserError(f"components={components}: a mixture has 1 to {MOST_COMPONENTS}")
         self.components = components
         self.scale_min = scale_min
         self.log_scale = log_scale
@@ -39,26 +47,29 @@ class GaussianMixturePrior(nn.Module):
 
     def forward(self, parameters: Tensor) -> GaussianMixture:
         scale, mean, weight = (part.unflatten(1, (self.components, -1)) for part in parameters.chunk(3, 1))
-        scale = scale.clamp(-LARGEST_LOG, LARGEST_LOG).exp() if self.log_scale else scale
-        return GaussianMixture(self, scale, mean, weight.softmax(1))
+        return GaussianMixture(self, exponential(scale) if self.log_scale else scale, mean, weight)
 
 
 @dataclass(frozen=True)
 class GaussianMixture(Rounding):
-    """scale, mean, weight (B, K, C, ...). Quantisation is to the integers themselves."""
+    """scale, mean, logarithms of weights (B, K, C, ...). Quantisation is to the integers themselves."""
 
     family: GaussianMixturePrior
     scale: Tensor
     mean_of: Tensor
-    weight: Tensor
+    log_weight: Tensor
 
     @property
     def mean(self) -> None:
         return None
 
+    @cached_property
+    def weight(self) -> Tensor:
+        return self.log_weight.softmax(1)
+
     def over(self, step: Tensor) -> GaussianMixture:
         step = step.unsqueeze(1)
-        return GaussianMixture(self.family, self.scale / step, self.mean_of / step, self.weight)
+        return GaussianMixture(self.family, self.scale / step, self.mean_of / step, self.log_weight)
 
     def bits(self, y: Tensor) -> Tensor:
         parts = Gaussian(self.family.gaussian, self.scale, self.mean_of).likelihood(y.unsqueeze(1))
@@ -67,26 +78,53 @@ class GaussianMixture(Rounding):
     def index(self, shape: torch.Size) -> Tensor:
         raise TypeError("a mixture has no tables; lc_bench.codecs.MixtureLatent codes it")
 
-    def mass(self, low: Tensor, high: Tensor) -> Tensor:
-        """Of the integers low .. high; of the shape of y, exact far out too."""
-        scale = self.scale.clamp_min(self.family.scale_min)
-        a, b = ((edge.unsqueeze(1) - self.mean_of) / scale for edge in (low - 0.5, high + 0.5))
-        flip = torch.where(a + b > 0, -1.0, 1.0).to(a.dtype)  # to the side on which both tails are small
-        return (self.weight * (torch.special.ndtr(flip * b) - torch.special.ndtr(flip * a)).abs()).sum(1)
+    def whole(self) -> WholeMixture:
+        """Of the elements of y.flatten(), as coding wants it."""
+        scale, mean, log = (p.double().movedim(1, -1).flatten(0, -2) for p in (self.scale, self.mean_of, self.log_weight))
+        weight = exponential(log - log.amax(1, keepdim=True)).mul_(WEIGHT_TOTAL).add_(0.5).floor_()
+        return WholeMixture(on_grid(mean), scale.clamp_min(self.family.scale_min), weight)
 
-    def at(self, place: Tensor) -> GaussianMixture:
-        """Of the elements at these places of y.flatten(), as if y were (n,); float64."""
-        scale, mean, weight = (p.double().movedim(1, -1).flatten(0, -2)[place] for p in (self.scale, self.mean_of, self.weight))
-        return GaussianMixture(self.family, scale, mean, weight)
+
+@dataclass(frozen=True)
+class WholeMixture:
+    """A mixture for each of n elements, whose masses are whole numbers: the same on every machine. All (n, K) float64."""
+
+    mean: Tensor  # on the grid of exact arithmetic
+    scale: Tensor
+    weight: Tensor  # whole
+
+    @property
+    def total(self) -> Tensor:
+        """(n,): the mass of everything."""
+        return self.weight.sum(1) * PHI_TOTAL
+
+    @property
+    def middle(self) -> Tensor:
+        """(n,): the integer nearest to the mean of the mixture."""
+        return ((self.weight * self.mean).sum(1) / self.weight.sum(1)).round()
+
+    def mass(self, low: Tensor, high: Tensor) -> Tensor:
+        """(n,): of the integers low .. high."""
+        a, b = (normal((edge.unsqueeze(1) - self.mean) / self.scale) for edge in (low - 0.5, high + 0.5))
+        return (self.weight * (b - a)).sum(1)
+
+    def at(self, place: Tensor) -> WholeMixture:
+        return WholeMixture(self.mean[place], self.scale[place], self.weight[place])
 
 
 class Odds(nn.Module):
     """Tables of one decision, 0 or 1. The first is certain of 0."""
 
+    nearest: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        step = 2 * FINEST / (ODDS - 1) * math.log(2)
+        self.register_buffer("nearest", nearest_of_series(2.0**-FINEST, step, ODDS), persistent=False)
+
     def index(self, one: Tensor, zero: Tensor) -> Tensor:
-        """Masses of 1 and of 0 -> the table, never the certain one."""
-        odds = ((one + TINY) / (zero + TINY)).log2().clamp(-FINEST, FINEST)
-        return ((odds / FINEST + 1) * ((ODDS - 1) / 2)).round().to(torch.int32) + 1
+        """Masses of 1 and of 0, whole -> the table, never the certain one."""
+        return look_up_series(self.nearest, (one + 1) / (zero + 1)) + 1
 
     def make_tables(self) -> Tables:
         odds = np.linspace(-FINEST, FINEST, ODDS)

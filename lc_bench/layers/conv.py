@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +63,7 @@ def _each(name: str, value: int | Sequence[int], count: int) -> list[int]:
 class _WindowConv2d(nn.Conv2d):
     """A convolution that sees some positions of its window only.
 
-    `taps` (T, 2) are the (row, column) of the positions it sees, `tap_weight()` (T * in, out) their weights: what is needed to
-    compute it at a few places.
+    `taps` (T, 2) are the (row, column) of the positions it sees, `gathered` computes it at a few places.
     """
 
     mask: Tensor
@@ -81,9 +80,15 @@ class _WindowConv2d(nn.Conv2d):
     def taps(self) -> Tensor:
         return self.mask.nonzero()
 
-    def tap_weight(self) -> Tensor:
+    def enter(self, values: Tensor) -> Tensor:
+        """What windows hold of a cell's values."""
+        return values
+
+    def gathered(self) -> Callable[[Tensor], Tensor]:
+        """From windows (..., T * in), tap by tap, to (..., out)."""
         row, column = self.taps.unbind(1)
-        return self.weight[:, :, row, column].permute(2, 1, 0).flatten(0, 1)
+        weight = self.weight[:, :, row, column].permute(2, 1, 0).flatten(0, 1)
+        return lambda window: window @ weight if self.bias is None else window @ weight + self.bias
 
 
 class MaskedConv2d(_WindowConv2d):

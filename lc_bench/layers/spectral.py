@@ -5,6 +5,8 @@ All frequencies of a kernel then move at one speed under Adam.  Ballé 2018, arX
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -22,6 +24,16 @@ class _Spectrum(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return torch.view_as_real(torch.fft.rfft2(weight, norm="ortho")).contiguous()
+
+    def exact_weight(self, spectrum: Tensor) -> Tensor:
+        """The weight in float64 by sums without rounding, the same on every machine; a Fourier transform's last bits are its library's.
+
+        Both factors are rounded first: the transform's matrix to 2^-20, the spectrum to 2^-24 of its largest value.
+        """
+        values = spectrum.detach().cpu().double().flatten(-3)
+        matrix = self(torch.eye(values.shape[-1], dtype=torch.float64).unflatten(1, spectrum.shape[-3:])).flatten(1)
+        unit = 2.0 ** (math.frexp(float(values.abs().max()))[1] - 24)
+        return ((values / unit).round() @ (matrix * 2.0**20).round() * (unit * 2.0**-20)).unflatten(-1, self.size)
 
 
 def _in_frequency(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:

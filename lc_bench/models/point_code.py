@@ -63,7 +63,7 @@ class PointCode(TransformCode):
         with clock("coding"), repeatable():
             self.codec(tape, y)
             segments = tape.segments()
-            header = Header(frozen.identity, (x.shape[1],))
+            header = Header(frozen.identity, (x.shape[1],), place=frozen.bound)
             streams = [pack(header, row) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)

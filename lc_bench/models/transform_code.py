@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..coding.container import LARGEST_AREA, Header, pack, unpack
+from ..coding.container import LARGEST_AREA, LARGEST_SIDE, Header, pack, unpack
 from ..coding.frozen import Frozen, fingerprint, repeatable
 from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape, Rung
 from ..errors import StreamError, UserError
@@ -90,6 +90,20 @@ class TransformCode(nn.Module):
     def check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape:
             raise UserError(f"an input of shape {tuple(x.shape)}: the model takes (B, {self.channels}, H, W), nothing empty")
+        if not x.is_floating_point():
+            raise UserError(f"an input of {x.dtype}: the model takes floating point in [0, 1]; divide 8-bit pixels by 255")
+
+    def check_size(self, height: int, width: int) -> None:
+        """UserError for what no reader would take."""
+        area = padded_size(height, self.pad_to) * padded_size(width, self.pad_to)
+        if min(height, width) < 1 or max(height, width) > LARGEST_SIDE or area > LARGEST_AREA:
+            raise UserError(f"an image of {height} x {width} pixels: 1 to {LARGEST_SIDE} on a side and {LARGEST_AREA} in all can be coded")
+
+    def check_sendable(self, x: Tensor) -> None:
+        self.check_input(x)
+        self.check_size(x.shape[2], x.shape[3])
+        if not bool(x.isfinite().all()):
+            raise UserError("the image has NaN or infinite pixels; nothing was written")
 
     @property
     def frozen(self) -> Frozen:
@@ -104,23 +118,18 @@ class TransformCode(nn.Module):
 
         level: of a model of variable rate; the stream keeps it in sixteenths.
         """
-        self.check_input(x)
-        if not bool(x.isfinite().all()):
-            raise UserError("the image has NaN or infinite pixels; nothing was written")
+        self.check_sendable(x)
         clock = clock or (lambda _: nullcontext())
         self.eval()
         frozen = self.frozen
-        rung, written = self.rung(level, x.device, frozen), None
-        if self.variable:
-            written = in_stream(self.level if level is None else level)
-            rung = self.rung(written / FINENESS, x.device, frozen)
+        rung, written = self.sending_rung(level, x.device, frozen)
         tape = EncodeTape(frozen, rung)
         with clock("transform"):
             y = self.g_a(pad_to_multiple(x, self.pad_to))
         with clock("coding"), repeatable():
             self.codec(tape, y)
             segments = tape.segments()
-            header = Header(frozen.identity, tuple(x.shape[-2:]), written)
+            header = Header(frozen.identity, tuple(x.shape[-2:]), written, place=frozen.bound)
             streams = [pack(header, row) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)
@@ -137,7 +146,7 @@ class TransformCode(nn.Module):
             headers, segments = zip(*map(unpack, streams), strict=True)
             size, level = common(headers, frozen, 2)
             weight = next(self.g_s.parameters())
-            rung = self._rung_of(level, frozen, weight.device)
+            rung = self.receiving_rung(level, frozen, weight.device)
             tape = DecodeTape(frozen, list(segments), rung)
             padded = [padded_size(s, self.pad_to) for s in size]
             if padded[0] * padded[1] > LARGEST_AREA:
@@ -149,7 +158,15 @@ class TransformCode(nn.Module):
             x_hat = self.synthesise(y_hat, size, rung).clamp(0, 1)
         return x_hat, tape.latents
 
-    def _rung_of(self, level: int | None, frozen: Frozen, device: torch.device) -> Rung:
+    def sending_rung(self, level: float | None, device: torch.device, frozen: Frozen) -> tuple[Rung, int | None]:
+        """The rung of a level, and what a header says of it."""
+        if not self.variable:
+            return self.rung(level, device, frozen), None
+        self.rung(level, device)  # a level out of bounds is the user's, before it is rounded
+        written = in_stream(self.level if level is None else level)
+        return self.rung(written / FINENESS, device, frozen), written
+
+    def receiving_rung(self, level: int | None, frozen: Frozen, device: torch.device) -> Rung:
         """Of a header's level."""
         if (level is not None) != self.variable:
             raise StreamError("damaged stream: a level where the model has none, or none where it has")
@@ -160,13 +177,23 @@ class TransformCode(nn.Module):
         return self.rung(level / FINENESS, device, frozen)
 
 
+def check_identity(header: Header, frozen: Frozen) -> None:
+    named = f" ({header.model})" if header.model else ""
+    if header.identity.architecture != frozen.identity.architecture:
+        raise StreamError(f"the stream was written by another architecture (or another N, M); load the model it was written with{named}")
+    if header.identity.weights != frozen.identity.weights:
+        raise StreamError(f"the stream was written with other weights of this architecture; load the ones it was written with{named}")
+    if header.place not in (b"", frozen.place):
+        raise StreamError(
+            "the stream decodes on the device and the version of torch that wrote it alone: its model has networks without "
+            "an exact form (docs/format.md), and this is another device or version"
+        )
+
+
 def common(headers: tuple[Header, ...], frozen: Frozen, numbers: int) -> tuple[tuple[int, ...], int | None]:
     """Size (so many numbers) and level of a batch of streams."""
     for header in headers:
-        if header.identity.architecture != frozen.identity.architecture:
-            raise StreamError("the stream was written by another architecture (or another N, M); load the model it was written with")
-        if header.identity.weights != frozen.identity.weights:
-            raise StreamError("the stream was written with other weights of this architecture; load the ones it was written with")
+        check_identity(header, frozen)
     sizes = {h.sizes for h in headers}
     if len(sizes) > 1 or len(headers[0].sizes) != numbers:
         raise StreamError(f"streams of {len(sizes)} different sizes in one batch; decode those of one size together")

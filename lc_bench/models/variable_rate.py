@@ -6,12 +6,18 @@ hyper-latent's step: Kamisli et al. 2024, arXiv 2402.18930.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from decimal import Decimal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..coding.exact import exact_form
 from ..coding.tapes import Rung
 from ..errors import UserError
+from ..ops import decimals
 from ..ops.bounds import lower_bound
 from ..ops.quantise import between
 
@@ -51,14 +57,53 @@ class Ladder(nn.Module):
         if self.z_net is not None:
             steps["z"] = lower_bound(F.softplus(self.z_net(step[:, None])).squeeze(1), SMALLEST_Z_STEP)
         sign = (2 * level / (self.levels - 1) - 1).to(self.log_step) if self.tell else None
-        return Rung(level, steps, sign, {} if self.offset_net is None else {"y": self._offset})
+        return Rung(level, steps, sign, _offsets(self.offset_net))
 
-    def _offset(self, symbols: Tensor, scale: Tensor, step: Tensor) -> Tensor:
-        """Towards zero for most, never for what was quantised to zero. symbols, scale in steps."""
-        assert self.offset_net is not None
-        known = torch.stack([scale, (1 / step).detach().expand_as(scale)], -1)
-        offset = -self.offset_net(known).squeeze(-1)
-        return torch.where(symbols.abs() < 0.5, 0.0, symbols.detach().sign() * offset)
+    def exact_form(self) -> nn.Module:
+        return _ExactLadder(self)
+
+
+class _ExactLadder(nn.Module):
+    """As coding wants it: steps in decimal arithmetic, networks in exact arithmetic; gives float64."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        super().__init__()
+        self.last = ladder.levels - 1
+        self.log_step = None if ladder.log_step is None else ladder.log_step.detach().double().tolist()
+        self.tell = ladder.tell
+        self.offset_net, self.z_net = (net and exact_form(net) for net in (ladder.offset_net, ladder.z_net))
+        self.known: dict[float, dict[str, float]] = {}  # by level
+
+    def at(self, level: float) -> dict[str, float]:
+        """Steps by latent."""
+        assert self.log_step is not None
+        steps = {"y": decimals.exp(decimals.between(self.log_step, level))}
+        if self.z_net is not None:
+            device = next(self.z_net.parameters()).device
+            wish = self.z_net(torch.tensor([[steps["y"]]], dtype=torch.float64, device=device)).item()
+            steps["z"] = max(decimals.softplus(Decimal(wish)), SMALLEST_Z_STEP)
+        return steps
+
+    def forward(self, level: Tensor) -> Rung:
+        if self.log_step is None:
+            return Rung(level)
+        for value in set(level.tolist()) - self.known.keys():
+            self.known[value] = self.at(value)
+        rows = [self.known[value] for value in level.tolist()]
+        steps = {name: level.new_tensor([row[name] for row in rows]) for name in rows[0]}
+        sign = level.new_tensor([2 * value / self.last - 1 for value in level.tolist()]) if self.tell else None
+        return Rung(level, steps, sign, _offsets(self.offset_net))
+
+
+def _offsets(net: nn.Module | None) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    return {} if net is None else {"y": functools.partial(_offset, net)}
+
+
+def _offset(net: nn.Module, symbols: Tensor, scale: Tensor, step: Tensor) -> Tensor:
+    """Towards zero for most, never for what was quantised to zero. symbols, scale in steps."""
+    known = torch.stack([scale, (1 / step).detach().expand_as(scale)], -1)
+    offset = -net(known).squeeze(-1)
+    return torch.where(symbols.abs() < 0.5, 0.0, symbols.detach().sign() * offset)
 
 
 def _perceptron(inputs: int, hidden: int) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 
 import pytest
@@ -10,16 +11,46 @@ from hypothesis import strategies as st
 
 from lc_bench.coding import varint
 from lc_bench.coding.container import Header, Identity, pack, unpack
+from lc_bench.coding.tiles import TileFile, pack_tiles, tiles_of
 from lc_bench.errors import StreamError
 
 IDENTITY = Identity(b"a", b"www")
+GOLDEN = "4c430161777777a22840500566697273747365636f6e649aa3cd22"
 SIZES = st.lists(st.integers(1, 4000), min_size=1, max_size=2)
 
 
-@given(SIZES, st.none() | st.integers(0, 10_000), st.lists(st.binary(max_size=300), min_size=1, max_size=15))
-def test_round_trip(sizes: list[int], level: int | None, segments: list[bytes]) -> None:
-    header = Header(IDENTITY, tuple(sizes), level)
+LEVELS = st.none() | st.integers(0, 10_000)
+NAMES = st.text("abcxyz-019 =", max_size=200)
+
+
+@given(SIZES, LEVELS, NAMES, st.lists(st.binary(max_size=300), min_size=1, max_size=15))
+def test_round_trip(sizes: list[int], level: int | None, name: str, segments: list[bytes]) -> None:
+    header = Header(IDENTITY, tuple(sizes), level, model=name)
     assert unpack(pack(header, segments)) == (header, segments)
+
+
+@given(st.data(), st.integers(64, 4096), LEVELS, NAMES, st.integers(1, 15))
+def test_round_trip_of_tiles(data: st.DataObject, tile: int, level: int | None, name: str, count: int) -> None:
+    size = data.draw(st.integers(1, 4 * tile)), data.draw(st.integers(1, 4 * tile))
+    header = Header(IDENTITY, size, level, tile, name)
+    rows, columns = tiles_of(header)
+    segments = [[data.draw(st.binary(min_size=1, max_size=9))] * count for _ in range(rows * columns)]
+    file = TileFile(pack_tiles(header, segments))
+    assert file.header == header
+    for number in reversed(range(rows * columns)):
+        assert file.segments(number) == segments[number]
+
+
+def test_a_plain_header_has_no_bytes_for_tiles_and_names() -> None:
+    """Golden: streams of whole images without a name are what they were before there were any."""
+    assert pack(Header(IDENTITY, (64, 80), 40), [b"first", b"second"]).hex() == GOLDEN
+
+
+def test_random_bytes_after_a_head_of_tiles() -> None:
+    head = pack_tiles(Header(IDENTITY, (4000, 4000), None, 64), [[b"x", b"y"]] * 63**2)[:20]
+    for seed in range(200):
+        with pytest.raises(StreamError):
+            TileFile(head + random.Random(seed).randbytes(20_000))
 
 
 @given(st.binary(max_size=200))

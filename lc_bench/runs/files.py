@@ -1,0 +1,226 @@
+"""run=compress, run=decompress, run=inspect: a user's own files, one or many."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import logging
+import mmap
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..api import compress as compress_batch
+from ..api import decompress as decompress_batch
+from ..coding.container import Stream, is_tiled, pack, read_head, unpack
+from ..coding.tiles import TileFile
+from ..data.images import to_bytes
+from ..data.pixels import READABLE, WRITABLE, canvas, open_pixels
+from ..errors import StreamError, UserError, unknown
+from ..models import TransformCode, tiled
+from ..ops.device import pick_device
+from ..ops.whole import written_whole
+from .origin import is_given, load_for, load_one, words_of
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".lcb"
+Tell = Callable[[int, int], None]  # so much is done of so much
+
+
+@dataclass(frozen=True)
+class Job:
+    source: Path
+    target: Path
+
+
+def compress(cfg: DictConfig) -> None:
+    """Images to streams that say which model wrote them."""
+    jobs, many = _jobs(cfg, READABLE, SUFFIX, (SUFFIX,))
+    if cfg.tile is not None and (isinstance(cfg.tile, bool) or not isinstance(cfg.tile, int) or cfg.tile < 0):
+        raise UserError(f"tile={cfg.tile}: give the side of the tiles in pixels, 0 for none, or null to choose by size")
+    words = words_of(cfg)
+    model = load_one(cfg).to(pick_device(cfg.device))
+
+    def one(job: Job, tell: Tell) -> str:
+        began = time.perf_counter()
+        pixels = open_pixels(job.source)
+        side = tiled.tile_for(pixels.size, cfg.tile)
+        if side:
+            stream = tiled.encode(model, pixels.read, pixels.size, tile=side, name=words, tell=tell)
+        else:
+            x = pixels.read(0, 0, *pixels.size)[None].to(next(model.parameters()).device)
+            header, segments = unpack(compress_batch(model, x, tile=0)[0])
+            stream = pack(replace(header, model=words), segments)
+        with written_whole(job.target) as part:
+            part.write_bytes(stream)
+        bpp = 8 * len(stream) / (pixels.size[0] * pixels.size[1])
+        return f"{len(stream):,} bytes, {bpp:.3f} bit/pixel, {time.perf_counter() - began:.1f} s"
+
+    _run(cfg, jobs, many, one)
+
+
+def decompress(cfg: DictConfig) -> None:
+    """Streams to images; the model is the one that the file names, unless model= is given."""
+    if f".{cfg.format}" not in WRITABLE:
+        raise unknown("format", cfg.format, (s[1:] for s in WRITABLE))
+    region = _region(cfg)
+    jobs, many = _jobs(cfg, (SUFFIX,), f".{cfg.format}", WRITABLE)
+    device = pick_device(cfg.device)
+    models: dict[str, TransformCode] = {"": load_one(cfg).to(device)} if is_given("model") else {}
+
+    def one(job: Job, tell: Tell) -> str:
+        began = time.perf_counter()
+        with _opened(job.source) as stream:
+            # Its checksum before its model: a damaged name is not looked for.
+            header = TileFile(stream).header if is_tiled(stream) else unpack(stream)[0]
+            key = "" if is_given("model") else header.model
+            if key not in models:
+                models[key] = load_for(header, cfg).to(device)
+            size = tiled.region_of(region, header.sizes)[2:]
+            with canvas(job.target, size) as out:
+                for top, left, part in _parts(models[key], stream, region):
+                    out[top : top + part.shape[0], left : left + part.shape[1]] = part
+                    tell(top * size[1] + left * part.shape[0] + part.shape[1] * part.shape[0], size[0] * size[1])
+        return f"{size[1]} x {size[0]} pixels, {time.perf_counter() - began:.1f} s"
+
+    _run(cfg, jobs, many, one)
+
+
+def inspect(cfg: DictConfig) -> None:
+    """Tables of what streams say of themselves; no model is needed."""
+    jobs, many = _jobs(cfg, (SUFFIX,), SUFFIX, (SUFFIX,))
+
+    def one(job: Job, tell: Tell) -> str:
+        with _opened(job.source) as stream:
+            Console().print(table_of(job.source.name, stream))
+        return ""
+
+    _run(cfg, jobs, many, one)
+
+
+def table_of(name: str, stream: Stream) -> Table:
+    """Header and bytes by segment. All checksums are looked at."""
+    header, count, _ = read_head(stream)
+    table = Table(title=name, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    if is_tiled(stream):
+        file = TileFile(stream)
+        tiles = [file.segments(number) for number in range(file.rows * file.columns)]
+    else:
+        tiles = [unpack(stream)[1]]
+    sizes = [sum(map(len, column)) for column in zip(*tiles, strict=True)]
+    area = 1
+    for side in header.sizes:
+        area *= side
+    rows = {
+        "format version": stream[2],
+        "model": header.model or "not named",
+        "identity: architecture, weights": f"{header.identity.architecture.hex()} {header.identity.weights.hex()}",
+        "height x width": " x ".join(map(str, header.sizes)),
+        "level": "one rate" if header.level is None else f"{header.level / 16:g}",
+        "tiles": "none" if header.tile is None else f"{file.rows} x {file.columns} of {header.tile} pixels",
+        **{f"segment {i + 1} of {count}": f"{size:,} bytes" for i, size in enumerate(sizes)},
+        "header, lengths, checksums": f"{len(stream) - sum(sizes):,} bytes",
+        "all": f"{len(stream):,} bytes, {8 * len(stream) / area:.4f} bit/pixel",
+    }
+    for what, value in rows.items():
+        table.add_row(what, str(value))
+    return table
+
+
+def _run(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell], str]) -> None:
+    """Every job; a bad file is told and the others go on. UserError at the end if there was one."""
+    failed = skipped = 0
+    columns = (TextColumn("{task.description:<34}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(jobs))
+        for place, job in enumerate(jobs):
+            progress.update(task, description=job.source.name, completed=place)
+            try:
+                if cfg.run.writes and job.target.exists() and not cfg.overwrite:
+                    if not many:
+                        raise UserError(f"output={job.target}: is there already; overwrite=true replaces it")
+                    skipped += 1
+                    continue
+                told = one(job, lambda done, of, place=place: progress.update(task, completed=place + done / of))
+            except (UserError, OSError) as error:
+                if not many:
+                    raise error if isinstance(error, UserError) else UserError(f"{job.source}: {error}") from None
+                failed += 1
+                print(f"lc_bench: {job.source}: {error}", file=sys.stderr)
+                continue
+            if told:
+                log.info(f"{job.target}: {told}")
+    if skipped:
+        log.info(f"{skipped} of {len(jobs)} are there already and were skipped; overwrite=true replaces them")
+    if failed:
+        raise UserError(f"{failed} of {len(jobs)} files failed, as told above")
+
+
+def _jobs(cfg: DictConfig, wanted: tuple[str, ...], suffix: str, allowed: tuple[str, ...]) -> tuple[list[Job], bool]:
+    """What to read and where to write it, and whether a folder or a pattern was given. suffix: of outputs without a name."""
+    if OmegaConf.is_missing(cfg, "input"):
+        raise UserError("input: has to be given: a file, a folder, or a pattern such as input=photos/*.png")
+    given = Path(str(cfg.input)).expanduser()
+    output = Path(str(cfg.output)).expanduser() if is_given("output") else None
+    if given.is_file():
+        name = given.stem + suffix
+        target = given.with_name(name) if output is None else output / name if output.is_dir() else output
+        if target.suffix.lower() not in allowed and cfg.run.writes:
+            raise UserError(f"output={target}: give a file that ends in {', '.join(allowed)}, or a folder that is there")
+        return [Job(given, target)], False
+    if given.is_dir():
+        root, found = given, [p for p in given.rglob("*") if p.suffix.lower() in wanted]
+    elif glob.has_magic(str(given)):
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts)
+        root, found = Path(*fixed), [Path(p) for p in glob.glob(str(given), recursive=True)]
+    else:
+        raise UserError(f"input={cfg.input}: no such file or folder")
+    found = sorted(p for p in found if p.is_file())
+    if not found:
+        raise UserError(f"input={cfg.input}: no file in it; looked for {', '.join(wanted)}")
+    if output is not None and output.suffix.lower() in allowed:
+        raise UserError(f"output={output}: several files are written; give a folder")
+    places = [(output or root) / p.relative_to(root) for p in found]
+    targets = [p.with_suffix(suffix) for p in places]
+    # a.png and a.jpg keep their whole names: a.png.lcb, a.jpg.lcb
+    targets = [p.with_name(p.name + suffix) if targets.count(t) > 1 else t for p, t in zip(places, targets, strict=True)]
+    return [Job(source, target) for source, target in zip(found, targets, strict=True)], True
+
+
+def _region(cfg: DictConfig) -> tiled.Region | None:
+    if cfg.region is None:
+        return None
+    numbers = list(cfg.region) if OmegaConf.is_list(cfg.region) else []
+    if len(numbers) != 4 or not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
+        raise UserError(f"region={cfg.region}: give [top,left,height,width] in pixels, such as region=[0,0,256,256]")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Stream]:
+    """The file, mapped: only what is looked at is read."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            raise StreamError("an empty file, not an lc_bench stream")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
+
+
+def _parts(model: TransformCode, stream: Stream, region: tiled.Region | None) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(top, left, pixels (h, w, 3) uint8) that fill the region."""
+    in_one = () if is_tiled(stream) else [(0, 0, decompress_batch(model, [stream[:]], region)[0])]
+    for top, left, part in in_one or tiled.decode(model, stream, region):
+        yield top, left, to_bytes(part).permute(1, 2, 0).cpu().numpy()
