@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from .bench.learned import run_model
-from .coding.container import is_tiled, read_head
+from .coding.container import is_cubed, is_tiled, read_head
 from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
 from .errors import StreamError, UserError
-from .models import PointCode, TransformCode, tiled, weights
+from .models import PointCode, TransformCode, cubed, tiled, weights
 from .ops.paths import cache_dir
 
 
@@ -167,7 +167,8 @@ def decompress(model: TransformCode, streams: list[bytes], region: tiled.Region 
     that it needs.
     """
     if isinstance(model, PointCode) and region is None:
-        return model.decode(streams)[0]
+        whole = isinstance(streams, bytes) or not any(map(is_cubed, streams))
+        return model.decode(streams)[0] if whole else torch.stack([cubed.decode(model, stream)[0] for stream in streams])
     if isinstance(streams, bytes) or not streams or not any(map(is_tiled, streams)):
         x_hat = model.decode(streams)[0]
         top, left, height, width = tiled.region_of(region, x_hat.shape[2:])

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..errors import UserError
 from ..metrics import points as metrics
-from ..models import PointCode
+from ..models import PointCode, cubed
 from .clock import Clock, peak_memory_mib, reset_peak_memory
 
 
@@ -26,15 +27,21 @@ def measures(original: Tensor, decoded: Tensor) -> dict[str, float]:
     }
 
 
-def code_cloud(sender: PointCode, receiver: PointCode, points: Tensor) -> tuple[dict[str, Any], Tensor, tuple[Any, Any]]:
-    """points (N, 3) -> record, decoded points, and the latents that were written and read."""
+def code_cloud(
+    sender: PointCode, receiver: PointCode, points: Tensor, cube: float | None = None
+) -> tuple[dict[str, Any], Tensor, tuple[Any, Any]]:
+    """points (N, 3) -> record, decoded points, and the latents that were written and read. cube: side of cubes to code it in."""
+    if cube is not None and sender.fixed:
+        raise UserError(
+            f"{sender.name} takes {sender.points} points, no cubes of any number (data.split=train data.points={sender.points})"
+        )
     device = next(sender.parameters()).device
-    x = points[None].to(device)
+    x = points.to(device)
     write, read = Clock(device), Clock(device)
     reset_peak_memory(device)
-    coded = sender.encode(x, write)
-    x_hat, latents = receiver.decode(coded.streams, read)
-    decoded = x_hat[0].cpu()
+    coded = sender.encode(x[None], write) if cube is None else cubed.encode_cubes(sender, x, cube, write)
+    decoded, latents = cubed.decode(receiver, coded.streams[0], read)
+    decoded = decoded.cpu()
     count, size = len(points), len(coded.streams[0])
     record = {
         "points": count,

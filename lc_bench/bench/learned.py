@@ -57,7 +57,7 @@ def run_model(
             continue
         if isinstance(sender, PointCode):
             assert isinstance(receiver, PointCode)
-            record, decoded, latents = clouds.code_cloud(sender, receiver, pixels)
+            record, decoded, latents = clouds.code_cloud(sender, receiver, pixels, data.cube if isinstance(data, CloudSet) else None)
             check_latents(name, *latents)
             record["image"] = name
         else:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, unknown
+from ..ops.cubes import cubes
 from ..ops.paths import data_root
 from .cloud_files import READERS, on_surface, read_cloud
 
@@ -24,7 +25,9 @@ PUBLISHED = {"modelnet10": "points/modelnet10_1024", "modelnet40": "points/model
 
 @dataclass(frozen=True)
 class CloudSet:
-    """load(i) gives points (N, 3) of sample i; names of all samples; count: points of each after sampling, None for all."""
+    """load(i) gives points (N, 3) of sample i; names of all samples; count: points of each after sampling, None for all;
+    cube: side of the cubes in which a benchmark codes each, None for whole clouds.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -33,6 +36,7 @@ class CloudSet:
     scale: str = "none"
     on_error: str = "fail"
     skipped: list[str] = field(default_factory=list)
+    cube: float | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -142,31 +146,24 @@ def clouds(
     return CloudSet(name or root.resolve().name, names, load, points, normalise, on_error)
 
 
-def kitti(points: int | None = None, normalise: str = "none", cube: float | None = None, smallest: int = 100) -> CloudSet:
+def kitti(
+    points: int | None = None, normalise: str = "none", cube: float | None = None, smallest: int = 100, split: str = "train"
+) -> CloudSet:
     """LiDAR frames (x, y, z, reflectance as float32) below LC_BENCH_DATA/kitti or LC_BENCH_DATA/points/kitti_velodyne.
 
-    cube: cut each frame into cubes of that side (D-PCC takes 12 m), each a cloud of its own in [-1, 1]; those of fewer points
-    than `smallest` are left out.
+    cube: side of cubes that frames are cut into (D-PCC takes 12 m). To train, each is a cloud of its own in [-1, 1], and those of
+    fewer points than `smallest` are left out; to test, a sample is a whole frame, coded in cubes.
     """
     roots = [data_root() / "kitti", data_root() / "points" / "kitti_velodyne"]
     files = sorted(p for root in roots for p in root.glob("**/*.bin"))
     if not files:
         raise UserError(f"data=kitti: no .bin file in {roots[0]}. Put velodyne frames there, or set LC_BENCH_DATA to the folder above")
-    if cube is None:
-        return CloudSet("kitti", tuple(p.name for p in files), lambda i: read_cloud(files[i]).points, points, normalise)
+    if split not in ("train", "test"):
+        raise UserError(f"data.split={split}: kitti has train (cubes) and test (whole frames)")
+    if cube is None or split == "test":
+        return CloudSet("kitti", tuple(p.name for p in files), lambda i: read_cloud(files[i]).points, points, normalise, cube=cube)
     pieces: list[tuple[str, Tensor]] = []
     for file in files:
         for place, piece in cubes(check_cloud(read_cloud(file).points, file.name), cube, smallest):
             pieces.append((f"{file.name}/{'_'.join(map(str, place))}", piece))
     return CloudSet(f"kitti-{cube:g}m", tuple(n for n, _ in pieces), lambda i: pieces[i][1], points, normalise)
-
-
-def cubes(points: Tensor, side: float, smallest: int = 1) -> list[tuple[tuple[int, ...], Tensor]]:
-    """Points (N, 3) by the cube of a grid that they lie in -> (place of the cube, its points in [-1, 1]), by place and in their order."""
-    if not side > 0:
-        raise UserError(f"data.cube={side}: give the side of a cube, above 0")
-    places, of_point = (points / side).floor().long().unique(dim=0, return_inverse=True)
-    order = of_point.sort(stable=True).indices
-    parts = order.split(of_point.bincount(minlength=len(places)).tolist())
-    local = (points - (places[of_point] + 0.5) * side) * (2 / side)
-    return [(tuple(place), local[part]) for place, part in zip(places.tolist(), parts, strict=True) if len(part) >= smallest]
