@@ -10,12 +10,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
 from ..metrics import points as metrics
+from ..metrics.density import density_difference, normals_f1
 from ..models import PointCode, cubed
 from .clock import Clock, peak_memory_mib, reset_peak_memory
 
 
-def measures(original: Tensor, decoded: Tensor) -> dict[str, float]:
-    """original, decoded (N, 3). Of the two conventions of the peak, D1 and D2 without a suffix take the box."""
+def measures(original: Tensor, decoded: Tensor, unit: float = 1.0) -> dict[str, float]:
+    """original, decoded (N, 3), or with normals (N, 6). Of the two conventions of the peak, D1 and D2 without a suffix take the box.
+
+    unit: what counts as 1 in densities; half a side for clouds in cubes.
+    """
+    normals = {"normals-f1": normals_f1(original, decoded)} if original.shape[1] == 6 else {}
+    original, decoded = original[:, :3].contiguous(), decoded[:, :3].contiguous()
     d1, d2 = metrics.d1_mse(original, decoded), metrics.d2_mse(original, decoded)
     box, spacing = (metrics.peak(original, p) for p in metrics.PEAKS)
     return {
@@ -24,6 +30,8 @@ def measures(original: Tensor, decoded: Tensor) -> dict[str, float]:
         "d1-psnr-spacing": metrics.psnr(d1, spacing),
         "d2-psnr-spacing": metrics.psnr(d2, spacing),
         "chamfer": sum(d1),
+        "density": density_difference(original / unit, decoded / unit),
+        **normals,
     }
 
 
@@ -49,7 +57,7 @@ def code_cloud(
         "bytes": size,
         "bpp": 8 * size / count,
         "bpp_estimated": sum(float(b[0]) for b in coded.bits.values()) / count,
-        **measures(points, decoded),
+        **measures(points, decoded, 1.0 if cube is None else cube / 2),
         "encode_s": write.total,
         "encode_transform_s": write.seconds["transform"],
         "encode_coding_s": write.seconds["coding"],

@@ -7,7 +7,8 @@
     centre and scale of a cloud (4 float32, if it is placed) | side of the cubes (float32, if it is in cubes) | ...
     ... a whole image or cloud: lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
 
-What follows instead for an image in tiles is in tiles.py, for a cloud in cubes in cubes.py. A reader checks all of it before it decodes anything.
+What follows instead for an image in tiles is in tiles.py, for a cloud in cubes in cubes.py. A reader checks all of it before it
+decodes anything.
 """
 
 from __future__ import annotations

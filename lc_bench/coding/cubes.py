@@ -1,7 +1,7 @@
 """The stream of a cloud in cubes: the cubes of a grid that hold points, each coded for itself.
 
-header with a side of cubes | number of cubes (varint) | of each cube its place on the grid, less that of the cube before (3 zigzag varints),
-its number of points (varint), lengths of all its segments (varints) | the segments, cube by cube | CRC-32 (4) of all that
+header with a side of cubes | number of cubes (varint) | of each cube: its place on the grid, less that of the cube before (3 zigzag
+varints), its number of points (varint), lengths of all its segments (varints) | the segments, cube by cube | CRC-32 (4) of all that
 """
 
 from __future__ import annotations

@@ -23,10 +23,13 @@ def stage_counts(count: int, rates: Sequence[float]) -> list[int]:
 
 
 class DensityAnalysis(nn.Module):
-    """Cloud (B, N, 3), or with normals (B, N, 6) -> latent_feat (B, features, M) and latent_xyz, learned or the positions themselves."""
+    """Cloud (B, N, 3), or with normals (B, N, 6) -> latent_feat (B, features, M) and latent_xyz.
+
+    float16: these are the positions themselves, to be sent as such, and not features learned of them.
+    """
 
     def __init__(
-        self, rates: Sequence[float], features: int, hidden: int, k: int, groups: int, learned: bool = True, normals: bool = False
+        self, rates: Sequence[float], features: int, hidden: int, k: int, groups: int, float16: bool = False, normals: bool = False
     ) -> None:
         super().__init__()
         self.rates = list(rates)
@@ -34,7 +37,7 @@ class DensityAnalysis(nn.Module):
         self.normals = normals
         self.pre_conv = perceptron(6 if normals else 3, hidden, features, 1, groups)
         self.down = nn.ModuleList(Downsample(features, hidden, k, groups) for _ in rates)
-        self.positions = perceptron(3, hidden, features, 1, groups) if learned else None
+        self.positions = perceptron(3, hidden, features, 1, groups) if not float16 else None
 
     def shapes(self, count: int) -> dict[str, tuple[int, ...]]:
         last = stage_counts(count, self.rates)[-1]
@@ -63,14 +66,14 @@ class DensitySynthesis(nn.Module):
         hidden: int,
         k: int,
         groups: int,
-        learned: bool = True,
+        float16: bool = False,
         normals: bool = False,
     ) -> None:
         super().__init__()
         self.rates = list(rates)
         self.k = k
         self.normals = normals
-        self.positions = perceptron(features, hidden, 3, 1, groups) if learned else None
+        self.positions = perceptron(features, hidden, 3, 1, groups) if not float16 else None
         self.up = nn.ModuleList(Upsample(features, hidden, rate) for rate in candidates)
         self.number = nn.ModuleList(UpsampleNumber(features, hidden, rate) for rate in candidates)
         self.refine = nn.ModuleList(Refine(features, hidden, normals and i == len(rates) - 1) for i in range(len(rates)))

@@ -1,7 +1,7 @@
 """Clouds of any extent in their own coordinates: whole, with centre and scale in the header, or cube by cube.
 
-Cubes are those of a grid through the origin, as He et al. 2022 (arXiv 2204.12684) cut LiDAR frames; each is brought to [-1, 1] and coded for
-itself, so a frame of any size takes the memory of its fullest cube.
+Cubes are those of a grid through the origin, as He et al. 2022 (arXiv 2204.12684) cut LiDAR frames; each is brought to [-1, 1] and
+coded for itself, so a frame of any size takes the memory of its fullest cube.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from ..errors import UserError
 
 
 def cubes(points: Tensor, side: float, smallest: int = 1) -> list[tuple[tuple[int, ...], Tensor]]:
-    """Points (N, 3), or with normals (N, 6), by the cube that they lie in -> (its place, its points in [-1, 1]), by place, in their order."""
+    """Points (N, 3), or with normals (N, 6), by the cube that they lie in -> (its place, its points in [-1, 1]), by place."""
     if not side > 0:
         raise UserError(f"data.cube={side}: give the side of a cube, above 0")
     places, of_point = (points[:, :3].double() / side).floor().long().unique(dim=0, return_inverse=True)

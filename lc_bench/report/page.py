@@ -25,6 +25,7 @@ MOST_PICTURES = 12  # about 100 kB each, and the page has to open on a phone
 COLUMNS = {
     "codec": None, "level": None, "image": None, "bytes": 0, "bpp": 4, "bpp_estimated": 4, "psnr-rgb": 2, "ms-ssim-rgb": 4,
     "points": 0, "points_decoded": 0, "d1-psnr": 2, "d2-psnr": 2, "d1-psnr-spacing": 2, "d2-psnr-spacing": 2, "chamfer": 6,
+    "density": 4, "normals-f1": 4,
     "encode_s": 3, "encode_transform_s": 3, "encode_coding_s": 3, "decode_s": 3, "decode_transform_s": 3, "decode_coding_s": 3,
     "encoder_kmacs_px": 1, "encoder_kmacs_point": 1, "decoder_kmacs_point": 1, "decoder_kmacs_px": 1, "parameters": 0, "peak_memory_mib": 0,
 }  # fmt: skip

@@ -18,13 +18,16 @@ from torch import Tensor
 
 import lc_bench
 from lc_bench.__main__ import main
+from lc_bench.bench.clouds import code_cloud
 from lc_bench.bench.complexity import cost_of
 from lc_bench.coding.container import Header, pack, unpack
+from lc_bench.coding.tapes import EncodeTape
 from lc_bench.data import shapes
 from lc_bench.errors import StreamError, UserError
 from lc_bench.layers import FeaturePropagation, MultiScaleAbstraction, SetAbstraction
 from lc_bench.layers.density import collapsed, directions, kept
-from lc_bench.models import PointCode
+from lc_bench.losses import RateDensity
+from lc_bench.models import PointCode, cubed
 from lc_bench.models.export import reference_state
 
 QUICK = ["threads=1", "run.workers=0", "run.log_every=1", "trainer.accelerator=cpu", "data=shapes"]
@@ -296,3 +299,59 @@ def test_without_draco_the_model_runs_alone(tmp_path: Path, monkeypatch: pytest.
 
 def test_shapes_need_nothing() -> None:
     assert len(shapes()) == 12
+
+
+def with_normals(cloud: Tensor) -> Tensor:
+    """(B, N, 6): the normals of a ball, whatever the cloud."""
+    return torch.cat([cloud, torch.nn.functional.normalize(cloud, dim=2)], 2)
+
+
+def test_normals_are_coded_with_positions(cloud: Tensor) -> None:
+    """(B, N, 6) in training, streams, files and records."""
+    model = lc_bench.build("hrtzxf2022-pcc-rec", normals=True, channels=6, hidden=8)
+    assert isinstance(model, PointCode)
+    x = with_normals(cloud[:, :200])
+    model.train()
+    out = model(x)
+    assert out.x_hat.shape == x.shape
+    RateDensity(1e4)(x, out.x_hat, out.bits, 200, extras=out.extras).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model.eval()
+    with torch.no_grad():
+        expected = model(x).x_hat
+    assert torch.equal(lc_bench.decompress(model, lc_bench.compress(model, x)), expected)
+    assert (expected[..., 3:].abs() <= 1).all()
+    record, decoded, _ = code_cloud(model, model, x[0])
+    assert torch.allclose(decoded, expected[0], atol=1e-5)  # worst seen 1e-6: one cloud here, two above
+    assert 0 <= record["normals-f1"] <= 1
+    far = x[0] * torch.tensor([20.0, 20, 20, 1, 1, 1])
+    back = cubed.decode(model, cubed.encode_cubes(model, far, 16.0).streams[0])[0]
+    assert back.shape == far.shape
+    assert back[:, 3:].abs().max() <= 1
+    with pytest.raises(UserError, match="takes clouds"):
+        model.encode(cloud)
+
+
+def test_positions_as_float16(cloud: Tensor) -> None:
+    """48 bits for each of the coarsest points, which the receiver sees as float16 rounds them."""
+    model = lc_bench.build("hrtzxf2022-pcc-rec", float16=True, hidden=8)
+    x = cloud[:, :270]
+    coded = model.encode(x)
+    y, _ = model.g_a(x)
+    assert y["latent_xyz"].shape == (2, 3, 10)
+    assert torch.equal(coded.latents["latent_xyz"][0], y["latent_xyz"].half().double())
+    assert coded.bits["latent_xyz"].tolist() == [480, 480]
+    assert all(60 <= row["latent_xyz"] <= 60 + 12 for row in coded.segment_bytes)  # states and first byte of a segment
+    x_hat, latents = model.decode(coded.streams)
+    assert torch.equal(latents["latent_xyz"][0], coded.latents["latent_xyz"][0])
+    with torch.no_grad():
+        out = model(x)
+    assert torch.equal(out.x_hat, x_hat)
+    assert out.bits["latent_xyz"].tolist() == [480, 480]
+    for value in (-1.5, 0.0, -0.0, 65504.0, 6e-8, 1 / 3):
+        point = torch.full((1, 4, 3), value)
+        tape = EncodeTape(model.frozen)
+        prior = model.codec.priors["latent_xyz"]
+        assert torch.equal(prior.code(tape, "p", point), point.half().double())
+    with pytest.raises(UserError, match="float16"):
+        prior.code(EncodeTape(model.frozen), "p", torch.full((1, 4, 3), 7e4))

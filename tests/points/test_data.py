@@ -13,8 +13,8 @@ from lc_bench.config import compose, make
 from lc_bench.data import clouds, kitti, modelnet, shapes
 from lc_bench.data.cloud_batches import TURNS, Clouds, cloud_loader, turn
 from lc_bench.data.cloud_files import on_surface, read_cloud
-from lc_bench.ops.cubes import cubes
 from lc_bench.errors import UserError
+from lc_bench.ops.cubes import cubes
 
 POINTS = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0.5, 0.25, -3]], dtype=np.float32)
 ROWS = "\n".join(" ".join(map(str, row)) for row in POINTS)

@@ -12,6 +12,7 @@ from lc_bench.errors import UserError
 from lc_bench.losses import RateChamfer, RateDensity
 from lc_bench.losses.points import chamfer_terms
 from lc_bench.metrics import points as metrics
+from lc_bench.metrics.density import density_difference, normals_f1
 
 
 @pytest.fixture
@@ -95,3 +96,46 @@ def test_density_loss_looks_up_the_nearest_point_of_a_stage() -> None:
         "number1": torch.tensor([[4.0]]), "number1_hat": torch.tensor([[4.0]]),
     }  # fmt: skip
     assert RateDensity(1e4, stages=[1.0, 0.1]).terms(given)["number"].item() == 0
+
+
+def local(points: list[list[float]], radius: float) -> list[tuple[int, float]]:
+    found = []
+    for p in points:
+        inside = [d for d in sorted(math.dist(p, q) for q in points)[:100] if d <= radius]
+        found.append((len(inside), sum(inside) / len(inside)))
+    return found
+
+
+def test_density_difference(pair: tuple[Tensor, Tensor]) -> None:
+    a, b = pair[0][:130].double().tolist(), (0.1 * pair[1][:90]).double().tolist()  # b is dense: more than 100 in a ball are not counted
+
+    def off(ours: list[list[float]], theirs: list[list[float]]) -> float:
+        of_ours, of_theirs, total = local(ours, 0.3), local(theirs, 0.3), 0.0
+        for p, (number, distance) in zip(ours, of_ours, strict=True):
+            there = min(range(len(theirs)), key=lambda i: math.dist(p, theirs[i]))
+            n, d = of_theirs[there]
+            total += (abs(n - number) / n + 1e-5 * abs(d - distance) / (d + 1e-8)) / len(ours)
+        return total
+
+    x, y = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+    assert density_difference(x, y, 0.3) == pytest.approx(off(a, b) + off(b, a), rel=1e-6)
+    assert density_difference(y, x, 0.3) == pytest.approx(density_difference(x, y, 0.3))
+    assert density_difference(x, x) == 0
+    assert density_difference(x[:1], x[:1]) == 0
+
+
+def test_normals_f1(pair: tuple[Tensor, Tensor]) -> None:
+    draw = torch.Generator().manual_seed(1)
+    a = torch.cat([pair[0][:80], torch.nn.functional.normalize(torch.randn(80, 3, generator=draw), dim=1)], 1).double()
+    b = torch.cat([pair[0][20:120], torch.nn.functional.normalize(torch.randn(100, 3, generator=draw), dim=1)], 1).double()
+    b[:30, 3:] = a[20:50, 3:]
+    right, found = 0, set()
+    for q in b.tolist():
+        i = min(range(80), key=lambda i: math.dist(q[:3], a[i, :3].tolist()))
+        if math.dist(q[:3], a[i, :3].tolist()) <= 0.2 and math.dist(q[3:], a[i, 3:].tolist()) <= 0.5:
+            right += 1
+            found.add(i)
+    expected = 2 * right / (2 * right + (100 - right) + (80 - len(found)))
+    assert 0.2 < expected < 0.8
+    assert normals_f1(a, b, near=0.2) == pytest.approx(expected)
+    assert normals_f1(a, a) == 1
