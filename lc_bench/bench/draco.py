@@ -33,6 +33,10 @@ class Draco:
 
     def run(self, sample: str, points: Tensor, level: float) -> dict[str, Any]:
         """The record of one cloud (N, 3) at one level."""
+        return {"image": sample, **self.measure(points, level)[0]}
+
+    def measure(self, points: Tensor, level: float) -> tuple[dict[str, Any], Tensor]:
+        """Record and decoded points."""
         if self.missing:
             raise UserError(self.missing)
         import DracoPy  # type: ignore[import-not-found]
@@ -43,8 +47,7 @@ class Draco:
         middle = time.perf_counter()
         decoded = torch.from_numpy(np.array(DracoPy.decode(data).points, dtype=np.float32))
         end = time.perf_counter()
-        return {
-            "image": sample,
+        record = {
             "points": len(points),
             "points_decoded": len(decoded),
             "bytes": len(data),
@@ -53,3 +56,4 @@ class Draco:
             "encode_s": middle - start,
             "decode_s": end - middle,
         }
+        return record, decoded

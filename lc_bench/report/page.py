@@ -17,6 +17,7 @@ import pandas as pd
 from torch import Tensor
 
 from ..metrics.bd import METHOD
+from . import solids
 from .plots import DASH, colour_of
 from .records import LABELS, Curve, Rank
 from .terminal import percent, span
@@ -46,12 +47,15 @@ def write_page(
 
     curves = [r.curve for r in ranks]
     metrics = list(curves[0].values)
-    shown = _pictures(pictures, originals, records)
+    of_clouds = "chamfer" in curves[0].values
+    shown = {} if of_clouds else _pictures(pictures, originals, records)
+    clouds = solids.by_name(pictures, originals, records) if of_clouds else {}
     content = {
         "plots": [{"label": LABELS[metric], "traces": _traces(curves, metric)} for metric in metrics],
         "unit": f"bits per {curves[0].unit}",
         "records": _rows(records),
         "pictures": shown,
+        "solids": solids.for_page(clouds),
     }
     images = max(c.images for c in curves)
     page = Template((Path(__file__).parent / "page.html").read_text()).substitute(
@@ -61,7 +65,7 @@ def write_page(
         anchor=html.escape(anchor),
         method=METHOD.capitalize(),
         ranking=_ranking(ranks, colour_of(curves)),
-        pictures=PICTURES if shown else "",
+        pictures=PICTURES if shown else solids.PART if clouds else "",
         plotly=get_plotlyjs(),
         plots="".join(f'<div class="plot" id="plot-{i}"></div>' for i in range(len(metrics))),
         data=json.dumps(content).replace("</", "<\\/"),

@@ -39,7 +39,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Gallery:
-    """Pictures for the report: originals, and decoded pixels by (codec, level, image). Only as many as it shows."""
+    """Pictures and clouds for the report: originals, and decoded ones by (codec, level, image). Only as many as it shows."""
 
     originals: dict[str, Tensor] = field(default_factory=dict)
     decoded: dict[tuple[str, float, str], Tensor] = field(default_factory=dict)
@@ -82,7 +82,7 @@ def main(cfg: DictConfig) -> float:
                 label = label_of(pair[0], cfg.rate.name)
                 task = progress.add_task(f"{label} quality {quality}", total=count)
                 pictured = quality == qualities[len(qualities) // 2]
-                show = functools.partial(gallery.add, label, quality) if pictured and isinstance(data, ImageSet) else None
+                show = functools.partial(gallery.add, label, quality) if pictured else None
                 for record in run_model(*pair, data, label, quality, count, known, show):
                     records.append(record)
                     progress.advance(task)
@@ -130,7 +130,7 @@ def make_anchors(cfg: DictConfig) -> list[Anchor | Draco]:
 
 def add_anchor_pictures(gallery: Gallery, table: pd.DataFrame, anchor: Anchor | Draco | None) -> None:
     """Beside each learned picture, the anchor's at the nearest rate."""
-    if not isinstance(anchor, Anchor):
+    if anchor is None:
         return
     for codec, quality, name in list(gallery.decoded):
         rate = table[(table.codec == codec) & (table.level == quality) & (table.image == name)].bpp.iloc[0]
