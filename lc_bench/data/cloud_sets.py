@@ -160,10 +160,17 @@ def kitti(
         raise UserError(f"data=kitti: no .bin file in {roots[0]}. Put velodyne frames there, or set LC_BENCH_DATA to the folder above")
     if split not in ("train", "test"):
         raise UserError(f"data.split={split}: kitti has train (cubes) and test (whole frames)")
-    if cube is None or split == "test":
-        return CloudSet("kitti", tuple(p.name for p in files), lambda i: read_cloud(files[i]).points, points, normalise, cube=cube)
+    return frames("kitti", files, [p.name for p in files], points, normalise, cube, smallest, in_cubes=split == "train")
+
+
+def frames(
+    name: str, files: list[Path], names: list[str], points: int | None, normalise: str, cube: float | None, smallest: int, in_cubes: bool
+) -> CloudSet:
+    """LiDAR frames whole, to be coded in cubes if there are any, or each cube a cloud of its own."""
+    if cube is None or not in_cubes:
+        return CloudSet(name, tuple(names), lambda i: read_cloud(files[i], names[i]).points, points, normalise, cube=cube)
     pieces: list[tuple[str, Tensor]] = []
-    for file in files:
-        for place, piece in cubes(check_cloud(read_cloud(file).points, file.name), cube, smallest):
-            pieces.append((f"{file.name}/{'_'.join(map(str, place))}", piece))
-    return CloudSet(f"kitti-{cube:g}m", tuple(n for n, _ in pieces), lambda i: pieces[i][1], points, normalise)
+    for file, frame in zip(files, names, strict=True):
+        for place, piece in cubes(check_cloud(read_cloud(file, frame).points, frame), cube, smallest):
+            pieces.append((f"{frame}/{'_'.join(map(str, place))}", piece))
+    return CloudSet(f"{name}-{cube:g}m", tuple(n for n, _ in pieces), lambda i: pieces[i][1], points, normalise)
