@@ -21,6 +21,7 @@ from .. import __version__
 from ..api import label_of, load_from, qualities_for
 from ..bench.anchors import Anchor
 from ..bench.draco import Draco
+from ..bench.gpcc import Gpcc
 from ..bench.learned import check_kind, run_model
 from ..config import make
 from ..data import CloudSet, ImageSet
@@ -35,6 +36,7 @@ from ..report.records import check_published, read_records
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+AnyAnchor = Anchor | Draco | Gpcc
 
 
 @dataclass
@@ -110,7 +112,7 @@ def load_pair(cfg: DictConfig, quality: float, device: torch.device) -> tuple[Tr
     return sender.to(device), receiver.to(device)
 
 
-def run_anchor(anchor: Anchor | Draco, data: ImageSet | CloudSet, count: int) -> Iterator[Record]:
+def run_anchor(anchor: AnyAnchor, data: ImageSet | CloudSet, count: int) -> Iterator[Record]:
     """Records of an anchor at every level, one after the other: their seconds stand beside those of the learned codecs."""
     for name, pixels in islice(iter(data), count):
         for level in anchor.levels:
@@ -118,9 +120,9 @@ def run_anchor(anchor: Anchor | Draco, data: ImageSet | CloudSet, count: int) ->
             yield {**note, **anchor.run(name, pixels, level)}
 
 
-def make_anchors(cfg: DictConfig) -> list[Anchor | Draco]:
+def make_anchors(cfg: DictConfig) -> list[AnyAnchor]:
     anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in (cfg.get("anchor") or {}).values()]
-    for missing in [a for a in anchors if isinstance(a, Draco) and a.missing]:
+    for missing in [a for a in anchors if not isinstance(a, Anchor) and a.missing]:
         log.warning(missing.missing)
         anchors.remove(missing)
     if anchors and cfg.run.bd_anchor not in [a.name for a in anchors]:
@@ -128,7 +130,7 @@ def make_anchors(cfg: DictConfig) -> list[Anchor | Draco]:
     return anchors
 
 
-def add_anchor_pictures(gallery: Gallery, table: pd.DataFrame, anchor: Anchor | Draco | None) -> None:
+def add_anchor_pictures(gallery: Gallery, table: pd.DataFrame, anchor: AnyAnchor | None) -> None:
     """Beside each learned picture, the anchor's at the nearest rate."""
     if anchor is None:
         return
