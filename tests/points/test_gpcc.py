@@ -64,7 +64,7 @@ def test_failures_are_told(binary: Path) -> None:
     with pytest.raises(UserError, match="status 0"):
         gpcc(encode="true {input} {stream}").measure(points, 4)
     with pytest.raises(UserError, match="timed out"):
-        gpcc(encode="sleep 5 {input} {stream}", timeout=0.2).measure(points, 4)
+        gpcc(encode="sh -c 'sleep 5' {input} {stream}", timeout=0.2).measure(points, 4)
     with pytest.raises(UserError, match="has to name {stream}"):
         gpcc(decode="tmc3 {stream}")
 
