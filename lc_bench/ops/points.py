@@ -106,7 +106,11 @@ def _knn_by_tree(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tenso
     index = index.gather(1, order)
     if more > k:
         unsure = (distance[:, k] <= distance[:, k - 1] * NEARLY).nonzero().flatten()
-        if len(unsure):
+        first = torch.from_numpy(np.sort(np.unique(points.numpy(), axis=0, return_index=True)[1])) if k == 1 and len(unsure) else None
+        if first is not None and len(first) < len(points):  # most ties are points that lie on one spot: the first stands for all
+            distance[unsure, :1], found_first = _knn_by_tree(queries[unsure], points[first], 1)
+            index[unsure, :1] = first[found_first]
+        elif len(unsure):
             exact = knn_in_full(queries[unsure][None], points[None], k)
             distance[unsure, :k], index[unsure, :k] = exact[0][0], exact[1][0]
     return distance[:, :k], index[:, :k]

@@ -111,3 +111,14 @@ def test_too_few_points_are_told() -> None:
         ops.farthest_point_sample(torch.zeros(1, 3, 3), 5)
     with pytest.raises(UserError, match="5 nearest neighbours in a cloud of 3"):
         ops.knn(torch.zeros(1, 3, 3), torch.zeros(1, 3, 3), 5)
+
+
+def test_nearest_among_points_on_one_spot() -> None:
+    """Many ties, none of which the slow way has to settle: the first of equal points is taken."""
+    draw = torch.Generator().manual_seed(5)
+    spots = torch.randn(40, 3, generator=draw)
+    points = spots[torch.randint(40, (900,), generator=draw)]
+    queries = torch.cat([points[:200], torch.randn(200, 3, generator=draw), (spots[:20] + spots[20:]) / 2])
+    found, expected = ops.knn(queries[None], points[None], 1), ops.knn_in_full(queries[None], points[None], 1)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
