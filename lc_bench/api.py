@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from .bench.learned import run_model
-from .coding.container import is_tiled, read_head
+from .coding.container import is_cubed, is_tiled, read_head
 from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
 from .errors import StreamError, UserError
-from .models import TransformCode, script, tiled, weights
+from .models import PointCode, TransformCode, cubed, script, tiled, weights
 from .ops.paths import cache_dir
 
 
@@ -55,8 +55,15 @@ def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
     return model.eval()
 
 
-def load(name: str, quality: float = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str = "mse", **overrides: Any) -> TransformCode:
-    """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path."""
+def load(
+    name: str, quality: float = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str | None = None, **overrides: Any
+) -> TransformCode:
+    """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path.
+
+    metric: that it was trained for; None is mse, or what its YAML says.
+    """
+    check_choice("model", name)
+    metric = metric or str(compose(f"model={name}").rate.name)
     check_choice("rate", metric)
     model = build(name, quality, **overrides)
     give_weights(model, compose(f"model={name}", f"quality={quality}", f"rate={metric}"), weights)
@@ -74,7 +81,10 @@ def load_from(cfg: DictConfig, quality: float) -> TransformCode:
 def qualities_for(cfg: DictConfig) -> list[float]:
     """The qualities to run. A file of weights has one, unless its model is of variable rate: another is a UserError."""
     if str(cfg.weights) in ("auto", "none") or is_variable(cfg):
-        return qualities_of(cfg)
+        listed = qualities_of(cfg)
+        if cfg.quality == "all" and str(cfg.weights) == "auto":  # of a model that ships at some qualities, those
+            return [q for q in listed if shipped_file(at_quality(cfg, q)).is_file() or published_name(cfg, q)] or listed
+        return listed
     trained = weights.read_metadata(Path(cfg.weights).expanduser()).get("quality")
     if cfg.quality == "all":
         if trained is None:
@@ -101,18 +111,27 @@ def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> N
             raise UserError(f"rate={metric}: weights={source} was trained for {trained}; use rate={trained}")
         model.weights_note = f"{path.parent.name}/{path.name}" if path.parent.name else path.name
         return
-    shipped = weights.SHIPPED / (f"{name}-{metric}" + ("" if is_variable(cfg) else f"-{quality}") + ".safetensors")
-    if shipped.is_file():
-        weights.load_file(model, shipped)
+    if shipped_file(cfg).is_file():
+        weights.load_file(model, shipped_file(cfg))
         model.weights_note = "shipped"
         return
-    file = weights.published_file(cfg.model.get("published"), metric, quality)
+    file = published_name(cfg, quality)
     if file is None:
         raise UserError(
             f"weights=auto: none are published for {name}, {metric}, quality {quality}. Train it (run=train) or use weights=none"
         )
     weights.load_file(model, weights.fetch_published(file, cache_dir() / "weights"))
     model.weights_note = "published"
+
+
+def shipped_file(cfg: DictConfig) -> Path:
+    """Where weights of this model, metric and quality lie, if they ship."""
+    quality = "" if is_variable(cfg) else f"-{cfg.quality}"
+    return weights.SHIPPED / f"{cfg.model.name}-{cfg.rate.name}{quality}.safetensors"
+
+
+def published_name(cfg: DictConfig, quality: float) -> str | None:
+    return weights.published_file(cfg.model.get("published"), cfg.rate.name, quality)
 
 
 def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> None:
@@ -127,6 +146,8 @@ def compress(model: TransformCode, x: Tensor, level: float | None = None, tile: 
     level: of a model of variable rate, 0 to 7 and everything between; None is the quality that it was loaded with.
     tile: side in pixels of tiles that are coded each for itself, 0 for none; None: 1024 for images above 4 megapixels.
     """
+    if isinstance(model, PointCode):
+        return model.encode(x, level=level).streams
     model.check_sendable(x)
     size = (x.shape[2], x.shape[3])
     side = tiled.tile_for(size, tile)
@@ -145,6 +166,9 @@ def decompress(model: TransformCode, streams: list[bytes], region: tiled.Region 
     region: (top, left, height, width) in pixels, None for the whole image. Of an image in tiles only those are decoded
     that it needs.
     """
+    if isinstance(model, PointCode) and region is None:
+        whole = isinstance(streams, bytes) or not any(map(is_cubed, streams))
+        return model.decode(streams)[0] if whole else torch.stack([cubed.decode(model, stream)[0] for stream in streams])
     if isinstance(streams, bytes) or not streams or not any(map(is_tiled, streams)):
         x_hat = model.decode(streams)[0]
         top, left, height, width = tiled.region_of(region, x_hat.shape[2:])
@@ -178,18 +202,22 @@ def export_coder(path: str | Path) -> None:
 
 
 def label_of(model: TransformCode, metric: str = "mse") -> str:
-    """Name in tables: metrics other than MSE are part of it, and weights that are neither published nor shipped."""
-    measured = "" if metric == "mse" else f" {metric}"
+    """Name in tables: metrics other than MSE and Chamfer are part of it, and weights that are neither published nor shipped."""
+    measured = "" if metric in ("mse", "chamfer") else f" {metric}"
     own = "" if model.weights_note in ("published", "shipped") else f" ({model.weights_note})"
     return f"{model.name}{measured}{own}"
 
 
-def benchmark(model: TransformCode, data: str = "samples", images: int | None = None, **keys: Any) -> pd.DataFrame:
-    """Records of the model on a data set of conf/data: every image to bytes, and decoded by a copy of the model.
+def benchmark(model: TransformCode, data: str | None = None, images: int | None = None, **keys: Any) -> pd.DataFrame:
+    """Records of the model on a data set of conf/data (default: samples, or shapes): each to bytes, and decoded by a copy of it.
 
     keys: of the data set's YAML, such as path="photos" with data="folder". `records.to_csv` gives what run=report reads.
     """
+    of_clouds = isinstance(model, PointCode)
+    data = data or ("shapes" if of_clouds else "samples")
     check_choice("data", data)
+    if of_clouds and "points" not in keys and "points" in compose(f"data={data}").data:
+        keys["points"] = model.points
     source = make(compose(f"data={data}", *(f"data.{k}={v}" for k, v in keys.items())).data)
     receiver = copy.deepcopy(model)
     return pd.DataFrame(run_model(model, receiver, source, label_of(model), level=model.level + 1 if model.variable else 0, images=images))

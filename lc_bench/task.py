@@ -36,7 +36,10 @@ SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LR
 
 
 class Task(pl.LightningModule):
-    """loss: takes (x, x_hat, bits, units, level) and returns Terms. One optimiser: medians and tables need none."""
+    """loss: takes (x, x_hat, bits, units, level), and extras if the model has any, and returns Terms.
+
+    One optimiser: medians and tables need none.
+    """
 
     def __init__(
         self,
@@ -104,7 +107,8 @@ class Task(pl.LightningModule):
     def _terms(self, batch: Batch) -> Terms:
         level = self._levels(batch)
         out = self.model(batch.x, level)
-        return self.loss(batch.x, out.x_hat, out.bits, batch.units, level)
+        extras = {"extras": out.extras} if out.extras else {}
+        return self.loss(batch.x, out.x_hat, out.bits, batch.units, level, **extras)
 
     def _levels(self, batch: Batch) -> Tensor | None:
         """For a model of variable rate: a level for each sample, drawn evenly in training, the middle one in validation."""

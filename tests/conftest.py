@@ -14,6 +14,8 @@ from lc_bench.config import compose
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("LC_BENCH_SHARED") or ROOT.parent / "shared")
 MODELS = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
+CLOUD_MODELS = [m for m in MODELS if "-pcc-" in m]
+IMAGE_MODELS = [m for m in MODELS if m not in CLOUD_MODELS]
 SMALL = {"N": 8, "M": 12}
 FURTHER = {"psi": 8, "groups": "[2,4,6]"}  # of some models
 
@@ -22,6 +24,8 @@ FURTHER = {"psi": 8, "groups": "[2,4,6]"}  # of some models
 def small(name: str) -> dict[str, object]:
     """Overrides that make a model of conf/model small; each takes the keys that it has."""
     keys = compose(f"model={name}").model
+    if name in CLOUD_MODELS:
+        return {k: v for k, v in {"num_points": 64, "hidden": 8, "widths": "[8,8,8,8,192]"}.items() if k in keys}
     return {k: v for k, v in {**SMALL, **FURTHER}.items() if k in keys}
 
 
@@ -48,3 +52,13 @@ def image() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     waves = torch.stack([(rows * f).sin() * (columns * g).cos() for f, g in ((1, 2), (3, 1), (2, 5))])
     return (0.5 + 0.3 * waves + 0.05 * torch.randn(2, 3, 72, 100, generator=generator)).clamp(0, 1)
+
+
+@pytest.fixture
+def cloud() -> torch.Tensor:
+    """(2, 700, 3) on a ball and a box, in the unit sphere."""
+    generator = torch.Generator().manual_seed(1)
+    ball = torch.nn.functional.normalize(torch.randn(700, 3, generator=generator), dim=1)
+    box = 2 * torch.rand(700, 3, generator=generator) - 1
+    box[torch.arange(700), torch.arange(700) % 3] = box[torch.arange(700), torch.arange(700) % 3].sign()
+    return torch.stack([ball, box / 3**0.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from lc_bench.coding.container import Header, pack, unpack
 from lc_bench.coding.tapes import DecodeTape, RateTape
 from lc_bench.config import compose
 from lc_bench.errors import StreamError, UserError
-from lc_bench.models import TransformCode
+from lc_bench.models import PointCode, TransformCode
 from lc_bench.report.records import read_records
 
 
@@ -28,8 +29,18 @@ def model(request: pytest.FixtureRequest) -> TransformCode:
     return built
 
 
+@pytest.fixture
+def sample(model: TransformCode, image: Tensor, cloud: Tensor) -> Tensor:
+    """Two images, or two clouds of a number of points that the model takes."""
+    if not isinstance(model, PointCode):
+        return image
+    return cloud if model.name.startswith("hrtzxf") else cloud[:, : model.points]
+
+
 def widen(model: TransformCode) -> None:
     """Latents of a fresh model hardly leave zero; spread them so that there is something to code."""
+    if isinstance(model, PointCode):
+        return  # these begin wide
     last = [m for m in model.g_a.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)][-1]
     with torch.no_grad():
         last.weight.mul_(60)
@@ -40,14 +51,15 @@ def test_every_quality_composes() -> None:
         for quality in range(1, compose(f"model={name}").model.qualities + 1):
             cfg = compose(f"model={name}", f"quality={quality}")
             lmbdas = cfg.rate.lmbda if cfg.model.get("levels") else [cfg.rate.lmbda]
-            assert cfg.model.get("M", cfg.model.get("N")) > 0
+            assert cfg.model.get("num_points", cfg.model.get("M", cfg.model.get("N"))) > 0
             assert all(lmbda > 0 for lmbda in lmbdas)
 
 
-def test_training_step_moves_every_parameter(model: TransformCode, image: Tensor) -> None:
+def test_training_step_moves_every_parameter(model: TransformCode, sample: Tensor) -> None:
     model.train()
-    out = model(image)
-    (sum(b.sum() for b in out.bits.values()) + (out.x_hat - image).square().sum()).backward()
+    out = model(sample)
+    extras = sum(e.square().sum() for e in out.extras.values())
+    (sum(b.sum() for b in out.bits.values()) + (out.x_hat - sample).square().sum() + extras).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -55,39 +67,40 @@ def test_training_step_moves_every_parameter(model: TransformCode, image: Tensor
     model.eval()
 
 
-def test_round_trip_in_bytes(model: TransformCode, image: Tensor) -> None:
-    sender = model.encode(image)
+def test_round_trip_in_bytes(model: TransformCode, sample: Tensor) -> None:
+    sender = model.encode(sample)
     receiver = lc_bench.build(model.name, **small(model.name))
     receiver.load_state_dict(model.state_dict())
     x_hat, latents = receiver.decode(sender.streams)
-    assert x_hat.shape == image.shape
+    assert x_hat.shape == sample.shape
     for latent, parts in sender.latents.items():
         assert all(torch.equal(a, b) for a, b in zip(parts, latents[latent], strict=True))
     assert sum(map(len, sender.streams)) > 200, "nothing was coded"
 
 
-def test_evaluation_predicts_what_the_decoder_gives(model: TransformCode, image: Tensor) -> None:
+def test_evaluation_predicts_what_the_decoder_gives(model: TransformCode, sample: Tensor) -> None:
     with torch.no_grad():
-        out = model(image)
-    coded = model.encode(image)
+        out = model(sample)
+    coded = model.encode(sample)
     # Means are multiples of 2^-14 when coding. That moves pixels by 2.4e-5 at most, unless a latent lies so near to the middle
     # between two integers that it is rounded to the other; with a context model others follow. Worst mean seen so 1.1e-4 of the
     # largest value, else 2.5e-6.
-    off = (out.x_hat.clamp(0, 1) - lc_bench.decompress(model, coded.streams)).abs()
+    expected = out.x_hat if isinstance(model, PointCode) else out.x_hat.clamp(0, 1)
+    off = (expected - lc_bench.decompress(model, coded.streams)).abs()
     assert off.mean() <= 5e-4 * max(1.0, out.x_hat.abs().max().item())
     for latent, bits in out.bits.items():
         # Never much more than estimated; less where latents lie so far out that the estimate counts its 30 bits at most.
         assert (coded.bits[latent] <= 1.03 * bits.double() + 30).all(), latent
 
 
-def test_streams_do_not_depend_on_the_batch(model: TransformCode, image: Tensor) -> None:
-    together = lc_bench.compress(model, image)
-    assert together == [lc_bench.compress(model, x[None])[0] for x in image]
+def test_streams_do_not_depend_on_the_batch(model: TransformCode, sample: Tensor) -> None:
+    together = lc_bench.compress(model, sample)
+    assert together == [lc_bench.compress(model, x[None])[0] for x in sample]
 
 
-def test_what_was_not_sent_poisons_the_output(model: TransformCode, image: Tensor) -> None:
+def test_what_was_not_sent_poisons_the_output(model: TransformCode, sample: Tensor) -> None:
     """The decoding side holds NaN for y; a finite image proves that none of it was used."""
-    coded = model.encode(image)
+    coded = model.encode(sample)
     assert lc_bench.decompress(model, coded.streams).isfinite().all()
 
     class Peeking(nn.Module):
@@ -95,24 +108,34 @@ def test_what_was_not_sent_poisons_the_output(model: TransformCode, image: Tenso
             super().__init__()
             self.codec = codec
 
-        def forward(self, tape: object, y: Tensor) -> Tensor:
-            return self.codec(tape, y) + 1e-3 * y
+        def forward(self, tape: object, y: Any) -> Any:
+            y_hat = self.codec(tape, y)
+            return {k: y_hat[k] + 1e-3 * y[k] for k in y} if isinstance(y, dict) else y_hat + 1e-3 * y
 
     honest = model.codec
     model.codec = Peeking(honest)
-    x_hat = model.decode(model.encode(image).streams)[0]
+    x_hat = model.decode(model.encode(sample).streams)[0]
     model.codec = honest
     assert not x_hat.isfinite().all()
 
 
 def test_any_size(model: TransformCode) -> None:
+    if isinstance(model, PointCode):
+        for count in (1, 2, 7, 64, 100):
+            x = torch.rand(1, count, 3)
+            if count == model.points or model.name.startswith("hrtzxf"):
+                assert lc_bench.decompress(model, lc_bench.compress(model, x)).shape == x.shape
+            else:
+                with pytest.raises(UserError, match=f"takes {model.points}"):
+                    lc_bench.compress(model, x)
+        return
     for height, width in ((1, 1), (1, 200), (64, 64), (65, 63)):
         x = torch.rand(1, 3, height, width)
         assert lc_bench.decompress(model, lc_bench.compress(model, x)).shape == x.shape
 
 
-def test_streams_of_others_are_refused(model: TransformCode, image: Tensor) -> None:
-    stream = lc_bench.compress(model, image[:1])[0]
+def test_streams_of_others_are_refused(model: TransformCode, sample: Tensor) -> None:
+    stream = lc_bench.compress(model, sample[:1])[0]
     other = lc_bench.build(model.name, **small(model.name), seed=5)
     with pytest.raises(StreamError, match="other weights"):
         lc_bench.decompress(other, [stream])

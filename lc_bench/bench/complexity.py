@@ -1,4 +1,4 @@
-"""Multiply-accumulates per pixel of encoder and decoder, counted by torch while a model runs on shapes alone."""
+"""Multiply-accumulates per pixel or point of encoder and decoder, counted by torch; of image models while they run on shapes alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..coding.tapes import RateTape, Rung
-from ..models import TransformCode
+from ..models import PointCode, TransformCode
+from . import clouds
 
 
 class _CountingTape(RateTape):
@@ -48,6 +49,11 @@ def _count(net: nn.Module, x: Tensor) -> tuple[Tensor, int]:
     with counter:
         out = net(x)
     return out, counter.get_total_flops() // 2
+
+
+def cost_of(model: TransformCode) -> dict[str, float]:
+    """Of a model of images or of clouds; what is counted is per pixel (kmacs_px) or per point (kmacs_point)."""
+    return clouds.complexity(model) if isinstance(model, PointCode) else complexity(model)
 
 
 @torch.no_grad()

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..data import ImageSet
+from ..data import CloudSet, ImageSet
 from ..data.images import to_bytes, to_unit
+from ..errors import UserError
 from ..metrics import ms_ssim, psnr
-from ..models import TransformCode
+from ..models import PointCode, TransformCode
+from . import clouds
 from .clock import Clock, peak_memory_mib, reset_peak_memory
-from .complexity import complexity
+from .complexity import cost_of
 
 Record = dict[str, Any]
 
@@ -27,14 +29,14 @@ class MismatchError(RuntimeError):
 def run_model(
     sender: TransformCode,
     receiver: TransformCode,
-    data: ImageSet,
+    data: ImageSet | CloudSet,
     label: str,
     level: float,
     images: int | None = None,
     known: Sequence[Record] = (),
     show: Callable[[str, Tensor, Tensor], None] | None = None,
 ) -> Iterator[Record]:
-    """One record per image; those of `known` with the same codec, weights, level and data are taken from there.
+    """One record per image or cloud; those of `known` with the same codec, weights, level and data are taken from there.
 
     show: is handed name, original and decoded pixels of every image that is coded.
     """
@@ -47,15 +49,30 @@ def run_model(
         "data": data.name,
     }
     kept = {r["image"]: r for r in known if all(r.get(k) == v for k, v in note.items())}
-    cost = complexity(sender)
+    check_kind(sender, data)
+    cost = cost_of(sender)
     for name, pixels in islice(iter(data), images):
         if name in kept:
             yield kept[name]
             continue
-        record, decoded = code_image(sender, receiver, name, pixels)
+        if isinstance(sender, PointCode):
+            assert isinstance(receiver, PointCode)
+            record, decoded, latents = clouds.code_cloud(sender, receiver, pixels, data.cube if isinstance(data, CloudSet) else None)
+            check_latents(name, *latents)
+            record["image"] = name
+        else:
+            record, decoded = code_image(sender, receiver, name, pixels)
         if show is not None:
             show(name, pixels, decoded)
         yield {**note, **record, **cost}
+
+
+def check_kind(model: TransformCode, data: ImageSet | CloudSet) -> None:
+    """UserError for a model of clouds on images, and the other way round."""
+    if isinstance(model, PointCode) != isinstance(data, CloudSet):
+        holds, takes = ("clouds", "images") if isinstance(data, CloudSet) else ("images", "clouds")
+        advice = "data=samples" if takes == "images" else "data=shapes"
+        raise UserError(f"data={data.name}: holds {holds}, {model.name or 'the model'} takes {takes}; use {advice}, or another of its kind")
 
 
 def code_image(sender: TransformCode, receiver: TransformCode, name: str, pixels: Tensor) -> tuple[Record, Tensor]:

@@ -3,15 +3,19 @@
     "LC" | version (1) | architecture (1) | weights (3) | segments | sizes << 4 | 0x40 with flags | 0x80 with a level (1) |
     flags (1, if there are any) | place (2, if bound to one) | level (varint, if there is one) |
     sizes (varints: height, width of an image) | side of the tiles in pixels (varint, if there are any) |
-    model (varint length and text, if it is named) | ...
-    ... a whole image: lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
+    model (varint length and text, if it is named) |
+    centre and scale of a cloud (4 float32, if it is placed) | side of the cubes (float32, if it is in cubes) | ...
+    ... a whole image or cloud: lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
 
-What follows instead for an image in tiles is in tiles.py. A reader checks all of it before it decodes anything.
+What follows instead for an image in tiles is in tiles.py, for a cloud in cubes in cubes.py. A reader checks all of it before it
+decodes anything.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
+import struct
 import zlib
 from dataclasses import dataclass, replace
 
@@ -23,7 +27,8 @@ Stream = bytes | mmap.mmap
 MAGIC = b"LC"
 VERSION = 1
 HAS_LEVEL, HAS_FLAGS = 0x80, 0x40
-TILED, NAMED, BOUND = 0x01, 0x02, 0x04
+TILED, NAMED, BOUND, PLACED, CUBED = 0x01, 0x02, 0x04, 0x08, 0x10
+# Sizes up to 2^24 on a side and 2^28 in all keep what a header can ask for within a few gigabytes.
 LARGEST_SIDE = 1 << 24
 LARGEST_AREA = 1 << 28  # of an image in tiles
 LARGEST_WHOLE = 1 << 26  # of one that is not
@@ -49,18 +54,22 @@ class Header:
     """tile: side of the tiles in pixels, None for a whole image; model: which one wrote it, for a reader to find; may be empty.
 
     place: 2 bytes that say where alone the stream decodes, if the model has networks without an exact form.
+    scale: centre (x, y, z) and scale of a cloud that was coded as (points - centre) / scale; all of them float32.
+    cube: side of the cubes of a cloud that is coded in such (float32), None for a whole one.
     """
 
     identity: Identity
-    sizes: tuple[int, ...]  # (height, width)
+    sizes: tuple[int, ...]  # (height, width), or (points,)
     level: int | None = None
     tile: int | None = None
     model: str = ""
     place: bytes = b""
+    scale: tuple[float, float, float, float] | None = None
+    cube: float | None = None
 
 
 def pack(header: Header, segments: list[bytes], area: int = 0) -> bytes:
-    """The stream of a whole image. area: its pixels, padded."""
+    """The stream of a whole image or cloud. area: pixels of an image, padded."""
     body = write_head(header, len(segments)) + join(segments, area)
     return body + checksum(body)
 
@@ -75,6 +84,7 @@ def write_head(header: Header, segments: int) -> bytes:
     """Everything before the first length."""
     name = header.model.encode()
     flags = (TILED if header.tile else 0) | (NAMED if name else 0) | (BOUND if header.place else 0)
+    flags |= (PLACED if header.scale else 0) | (CUBED if header.cube else 0)
     head = bytearray(MAGIC + bytes([VERSION]) + header.identity.architecture + header.identity.weights)
     head.append(segments | len(header.sizes) << 4 | (HAS_FLAGS if flags else 0) | (0 if header.level is None else HAS_LEVEL))
     if flags:
@@ -87,12 +97,16 @@ def write_head(header: Header, segments: int) -> bytes:
         head += varint.write(header.tile)
     if name:
         head += varint.write(len(name)) + name
+    head += struct.pack("<4f", *header.scale) if header.scale else b""
+    head += struct.pack("<f", header.cube) if header.cube else b""
     return bytes(head)
 
 
 def seal_of(header: Header, segments: int, tile: int | None = None) -> int:
-    """Where the seal of a stream, or of one of its tiles, starts: names may be given and taken later."""
-    return seal.of_header(write_head(replace(header, model=""), segments) + (b"" if tile is None else tile.to_bytes(4, "little")))
+    """Where the seal of a stream, or of one of its tiles, starts: names, and where a cloud lies, may be said later."""
+    return seal.of_header(
+        write_head(replace(header, model="", scale=None), segments) + (b"" if tile is None else tile.to_bytes(4, "little"))
+    )
 
 
 def least_bytes(area: int) -> int:
@@ -112,7 +126,7 @@ def checksum(data: bytes, start: int = 0) -> bytes:
 
 
 def unpack(stream: Stream) -> tuple[Header, list[bytes]]:
-    """-> header and segments of a whole image. StreamError says what is wrong with anything that `pack` has not written."""
+    """-> header and segments of a whole image or cloud. StreamError says what is wrong with anything that `pack` has not written."""
     if not is_tiled(stream) and (len(stream) < 13 or checksum(stream[:-CRC]) != stream[-CRC:]):
         raise StreamError("damaged stream or cut short: its checksum does not match")
     header, count, position = read_head(stream)
@@ -120,6 +134,8 @@ def unpack(stream: Stream) -> tuple[Header, list[bytes]]:
         raise StreamError(
             "the stream is of an image in tiles; lc_bench.decompress(model, streams) decodes it, with region=... a part of it"
         )
+    if header.cube:
+        raise StreamError("the stream is of a cloud in cubes; lc_bench.decompress(model, [stream]) decodes it")
     return header, split(stream[position:-CRC], count)
 
 
@@ -141,7 +157,7 @@ def read_head(stream: Stream) -> tuple[Header, int, int]:
     counts, position, flags, level, tile, model = data[7], 8, 0, None, None, ""
     if counts & HAS_FLAGS:
         flags, position = data[8] if len(data) > 8 else 0, 9
-        if not flags or flags & ~(TILED | NAMED | BOUND):
+        if not flags or flags & ~(TILED | NAMED | BOUND | PLACED | CUBED):
             raise StreamError(f"stream with flags {flags:#x}: damaged, or written by a newer lc_bench; update it")
     place = data[position : position + PLACE] if flags & BOUND else b""
     position += len(place)
@@ -162,7 +178,21 @@ def read_head(stream: Stream) -> tuple[Header, int, int]:
     if flags & NAMED:
         length, position = varint.read(data, position, LONGEST_NAME)
         model, position = _text(data[position : position + length], length), position + length
-    return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level, tile, model, place), counts & 15, position
+    scale = cube = None
+    if flags & PLACED:
+        (*centre, size), position = _reals(data, position, 4)
+        scale = (centre[0], centre[1], centre[2], size)
+    if flags & CUBED:
+        (cube,), position = _reals(data, position, 1)
+    if flags & (PLACED | CUBED) and (len(sizes) != 1 or not (scale is None or scale[3] > 0) or not (cube is None or cube > 0)):
+        raise StreamError(f"damaged stream: a cloud of sizes {sizes}, scale {scale}, in cubes of {cube}")
+    return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level, tile, model, place, scale, cube), counts & 15, position
+
+
+def is_cubed(stream: Stream) -> bool:
+    """As its header says. StreamError for what is no stream of this version."""
+    is_tiled(stream)
+    return len(stream) > 8 and bool(stream[7] & HAS_FLAGS) and bool(stream[8] & CUBED)
 
 
 def split(data: bytes, count: int) -> list[bytes]:
@@ -183,6 +213,17 @@ def _text(data: bytes, length: int) -> str:
     if len(data) != length or not text.isascii() or not text.isprintable():
         raise StreamError("damaged stream: the name of its model is no text")
     return text
+
+
+def _reals(data: bytes, position: int, count: int) -> tuple[tuple[float, ...], int]:
+    """float32, finite."""
+    end = position + 4 * count
+    if end > len(data):
+        raise StreamError("stream cut short: it ends inside its header")
+    values = struct.unpack(f"<{count}f", data[position:end])
+    if not all(map(math.isfinite, values)):
+        raise StreamError(f"damaged stream: a place or scale of {values}")
+    return values, end
 
 
 def _numbers(data: bytes, position: int, count: int, most: int) -> tuple[list[int], int]:

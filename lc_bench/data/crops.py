@@ -45,7 +45,7 @@ class Crops(Dataset[tuple[str, Tensor]]):
     def __getitem__(self, position: int) -> tuple[str, Tensor]:
         count = len(self.images)
         epoch, place = divmod(position, count)
-        order = _order(self.seed, epoch, count)
+        order = order_of(self.seed, epoch, count)
         for offset in range(count):  # with data.on_error=skip, the next image stands in for one that cannot be used
             path = self.images.paths[order[(place + offset) % count]]
             name = self.images.label(path)
@@ -60,7 +60,7 @@ class Crops(Dataset[tuple[str, Tensor]]):
         height, width = pixels.shape[1:]
         if height < self.size or width < self.size:
             raise UserError(f"{name}: {width}x{height}, under crops of {self.size}. Lower run.crop, or data.on_error=skip")
-        draw = _generator(self.seed, position, 1)
+        draw = generator_of(self.seed, position, 1)
         top = int(torch.randint(height - self.size + 1, (), generator=draw))
         left = int(torch.randint(width - self.size + 1, (), generator=draw))
         crop = pixels[:, top : top + self.size, left : left + self.size]
@@ -68,12 +68,12 @@ class Crops(Dataset[tuple[str, Tensor]]):
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> list[int]:
+def order_of(seed: int, epoch: int, count: int) -> list[int]:
     """The permutation of an epoch."""
-    return torch.randperm(count, generator=_generator(seed, epoch, 0)).tolist()
+    return torch.randperm(count, generator=generator_of(seed, epoch, 0)).tolist()
 
 
-def _generator(seed: int, number: int, stream: int) -> torch.Generator:
+def generator_of(seed: int, number: int, stream: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + number) * 2 + stream)
 
 

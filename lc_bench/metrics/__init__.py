@@ -2,5 +2,6 @@
 
 from .bd import bd_rate
 from .image import ms_ssim, psnr
+from .points import chamfer
 
-__all__ = ["bd_rate", "ms_ssim", "psnr"]
+__all__ = ["bd_rate", "chamfer", "ms_ssim", "psnr"]

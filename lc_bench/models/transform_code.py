@@ -157,7 +157,7 @@ class TransformCode(nn.Module):
         frozen = self.frozen
         with clock("coding"), repeatable():
             headers, segments = zip(*map(unpack, streams), strict=True)
-            size, level = _common(headers, frozen)
+            size, level = common(headers, frozen, 2)
             weight = next(self.g_s.parameters())
             rung = self.receiving_rung(level, frozen, weight.device)
             tape = DecodeTape(frozen, list(segments), [seal_of(h, len(s)) for h, s in zip(headers, segments, strict=True)], rung)
@@ -203,13 +203,13 @@ def check_identity(header: Header, frozen: Frozen) -> None:
         )
 
 
-def _common(headers: tuple[Header, ...], frozen: Frozen) -> tuple[tuple[int, ...], int | None]:
-    """Size and level of a batch of streams."""
+def common(headers: tuple[Header, ...], frozen: Frozen, numbers: int) -> tuple[tuple[int, ...], int | None]:
+    """Size (so many numbers) and level of a batch of streams."""
     for header in headers:
         check_identity(header, frozen)
     sizes = {h.sizes for h in headers}
-    if len(sizes) > 1 or len(headers[0].sizes) != 2:
-        raise StreamError(f"streams of {len(sizes)} different sizes in one batch; decode images of one size together")
+    if len(sizes) > 1 or len(headers[0].sizes) != numbers:
+        raise StreamError(f"streams of {len(sizes)} different sizes in one batch; decode those of one size together")
     levels = {h.level for h in headers}
     if len(levels) > 1:
         raise StreamError(f"streams of {len(levels)} different levels in one batch; decode those of one level together")

@@ -97,7 +97,9 @@ def save(model: nn.Module, path: Path, /, dtype: torch.dtype | None = None, **me
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     part = path.with_name(path.name + ".part")
-    state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
+    state = {
+        k: v.detach().cpu().to(dtype if dtype and v.is_floating_point() else v.dtype).contiguous() for k, v in model.state_dict().items()
+    }
     save_file(state, part, {"format": "lc_bench", "architecture": getattr(model, "architecture", ""), **notes})
     part.replace(path)
 

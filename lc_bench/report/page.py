@@ -17,15 +17,18 @@ import pandas as pd
 from torch import Tensor
 
 from ..metrics.bd import METHOD
+from . import solids
 from .plots import DASH, colour_of
-from .records import METRICS, Curve, Rank
+from .records import LABELS, Curve, Rank
 from .terminal import percent, span
 
 MOST_PICTURES = 12  # about 100 kB each, and the page has to open on a phone
 COLUMNS = {
     "codec": None, "level": None, "image": None, "bytes": 0, "bpp": 4, "bpp_estimated": 4, "psnr-rgb": 2, "ms-ssim-rgb": 4,
+    "points": 0, "points_decoded": 0, "d1-psnr": 2, "d2-psnr": 2, "d1-psnr-spacing": 2, "d2-psnr-spacing": 2, "chamfer": 6,
+    "density": 4, "normals-f1": 4,
     "encode_s": 3, "encode_transform_s": 3, "encode_coding_s": 3, "decode_s": 3, "decode_transform_s": 3, "decode_coding_s": 3,
-    "encoder_kmacs_px": 1, "decoder_kmacs_px": 1, "parameters": 0, "peak_memory_mib": 0,
+    "encoder_kmacs_px": 1, "encoder_kmacs_point": 1, "decoder_kmacs_point": 1, "decoder_kmacs_px": 1, "parameters": 0, "peak_memory_mib": 0,
 }  # fmt: skip
 
 
@@ -43,22 +46,28 @@ def write_page(
     from plotly.offline import get_plotlyjs
 
     curves = [r.curve for r in ranks]
-    shown = _pictures(pictures, originals, records)
+    metrics = list(curves[0].values)
+    of_clouds = "chamfer" in curves[0].values
+    shown = {} if of_clouds else _pictures(pictures, originals, records)
+    clouds = solids.by_name(pictures, originals, records) if of_clouds else {}
     content = {
-        "plots": [{"label": label, "traces": _traces(curves, metric)} for metric, label in METRICS.items()],
+        "plots": [{"label": LABELS[metric], "traces": _traces(curves, metric)} for metric in metrics],
+        "unit": f"bits per {curves[0].unit}",
         "records": _rows(records),
         "pictures": shown,
+        "solids": solids.for_page(clouds),
     }
     images = max(c.images for c in curves)
     page = Template((Path(__file__).parent / "page.html").read_text()).substitute(
         title=html.escape(f"Rate-distortion leaderboard: {data}"),
-        subtitle=html.escape(f"Mean of {images} images, real bitstreams. " + ", ".join(f"{k} {v}" for k, v in stamp.items())),
+        subtitle=html.escape(f"Mean of {images} samples, real bitstreams. " + ", ".join(f"{k} {v}" for k, v in stamp.items())),
         notes="".join(f"<p>Note: {html.escape(n)}</p>" for n in notes),
         anchor=html.escape(anchor),
         method=METHOD.capitalize(),
         ranking=_ranking(ranks, colour_of(curves)),
-        pictures=PICTURES if shown else "",
+        pictures=PICTURES if shown else solids.PART if clouds else "",
         plotly=get_plotlyjs(),
+        plots="".join(f'<div class="plot" id="plot-{i}"></div>' for i in range(len(metrics))),
         data=json.dumps(content).replace("</", "<\\/"),
     )
     path.write_text(page, encoding="utf-8")
@@ -89,21 +98,22 @@ def _traces(curves: list[Curve], metric: str) -> list[dict[str, Any]]:
 
 
 def _ranking(ranks: list[Rank], colours: dict[str, str]) -> str:
+    labels = [LABELS[m] for m in ranks[0].curve.values]
     heads = [
         "",
         "codec",
-        *(f"BD-rate, {label.split(' ')[0]}" for label in METRICS.values()),
+        *(f"BD-rate, {label.removesuffix(' (dB)')}" for label in labels),
         "bpp",
-        "PSNR (dB)",
+        labels[0],
         "encode (s)",
         "decode (s)",
     ]
     lines = ["<table><thead><tr>", *(f'<th class="{"name" if h == "codec" else ""}">{h}</th>' for h in heads), "</tr></thead><tbody>"]
     for place, entry in enumerate(ranks, 1):
         c = entry.curve
-        bd = [f'<td title="{html.escape(entry.bd[m][1])}">{percent(entry.bd[m][0])}</td>' for m in METRICS]
+        bd = [f'<td title="{html.escape(entry.bd[m][1])}">{percent(entry.bd[m][0])}</td>' for m in c.values]
         dot = f'<span class="dot" style="background:{colours[c.name]}"></span>'
-        cells = [span(c.bpp, 3), span(c.values["psnr-rgb"], 2), span(c.encode_s, 3), span(c.decode_s, 3)]
+        cells = [span(c.bpp, 3), span(next(iter(c.values.values())), 2), span(c.encode_s, 3), span(c.decode_s, 3)]
         name = f'<td class="name" title="{html.escape(c.note)}">{dot}{html.escape(c.name)}</td>'
         lines.append(f'<tr class="{c.kind}"><td>{place}</td>{name}{"".join(bd)}{"".join(f"<td>{v}</td>" for v in cells)}</tr>')
     return "".join(lines) + "</tbody></table>"

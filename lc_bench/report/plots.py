@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .records import METRICS, Curve
+from .records import LABELS, Curve
 
 # Okabe and Ito 2008: told apart by readers with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
@@ -29,8 +29,8 @@ def plot_curves(curves: list[Curve], metric: str, title: str, path: Path) -> Non
         bold = 2.4 if curve.kind == "learned" else 1.3
         style = {"color": colours[curve.name], "linestyle": DASH[curve.kind], "linewidth": bold}
         axes.plot(curve.bpp, curve.plotted(metric), marker="o", markersize=4, label=curve.name, **style)
-    axes.set_xlabel("bits per pixel, all bytes of the stream")
-    axes.set_ylabel(METRICS[metric])
+    axes.set_xlabel(f"bits per {curves[0].unit}, all bytes of the stream")
+    axes.set_ylabel(LABELS[metric])
     axes.set_title(title, loc="left")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -16,8 +16,11 @@ from ..errors import UserError, unknown
 from ..metrics import bd_rate
 from ..metrics.image import ms_ssim_db
 
-METRICS = {"psnr-rgb": "PSNR (dB)", "ms-ssim-rgb": "MS-SSIM (dB)"}
-NEEDED = ("codec", "kind", "level", "version", "data", "image", "bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s")
+# The first of each is what the ranking goes by.
+IMAGES = {"psnr-rgb": "PSNR (dB)", "ms-ssim-rgb": "MS-SSIM (dB)"}
+CLOUDS = {"d1-psnr": "D1 PSNR (dB)", "d2-psnr": "D2 PSNR (dB)", "chamfer": "Chamfer (dB)"}
+LABELS = {**IMAGES, **CLOUDS}
+NEEDED = ("codec", "kind", "level", "version", "data", "image", "bpp", "encode_s", "decode_s")
 SOURCE = "published results collected by the reference implementation (CompressAI)"
 
 
@@ -30,10 +33,18 @@ def read_records(path: Path) -> pd.DataFrame:
         table = pd.read_csv(file, keep_default_na=True)
     except ValueError as error:
         raise UserError(f"{file}: not a table of records ({error})") from None
-    missing = [c for c in NEEDED if c not in table]
+    missing = [c for c in (*NEEDED, *metrics_of(table)) if c not in table]
     if missing:
         raise UserError(f"{file}: columns are missing: {', '.join(missing)}")
     return table
+
+
+def metrics_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """What records of images or of point clouds are measured by."""
+    clouds = "chamfer" in table
+    if clouds and "psnr-rgb" in table:
+        raise UserError("records of images and of point clouds in one report: make one of each")
+    return tuple(CLOUDS if clouds else IMAGES)
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,14 @@ class Curve:
     images: int
 
     def plotted(self, metric: str) -> list[float]:
-        """MS-SSIM is drawn in dB."""
+        """MS-SSIM and Chamfer distances are drawn in dB, so that higher is better."""
+        in_db = {"ms-ssim-rgb": ms_ssim_db, "chamfer": lambda v: -10 * math.log10(v) if v > 0 else math.inf}.get(metric)
         values = self.values[metric]
-        return [ms_ssim_db(v) if math.isfinite(v) else math.nan for v in values] if metric == "ms-ssim-rgb" else values
+        return values if in_db is None else [in_db(v) if math.isfinite(v) else math.nan for v in values]
+
+    @property
+    def unit(self) -> str:
+        return "point" if "chamfer" in self.values else "pixel"
 
 
 def complete(records: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -70,11 +86,11 @@ def complete(records: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def curves_of(records: pd.DataFrame) -> list[Curve]:
     """One curve per codec. Images without MS-SSIM (too small) are left out of that mean, and the curve's note says so."""
-    curves = []
+    curves, metrics = [], metrics_of(records)
     for name, rows in records.groupby("codec", sort=False):
-        columns = ["bpp", "psnr-rgb", "ms-ssim-rgb", "encode_s", "decode_s"]
+        columns = ["bpp", *metrics, "encode_s", "decode_s"]
         means: pd.DataFrame = rows.groupby("level")[columns].mean().sort_values(by="bpp")  # type: ignore[assignment]
-        small = rows[rows["ms-ssim-rgb"].isna()].image.nunique()
+        small = rows[rows["ms-ssim-rgb"].isna()].image.nunique() if "ms-ssim-rgb" in metrics else 0
         note = str(rows.version.iloc[0]) + (f"; MS-SSIM without {small} images under 176 pixels" if small else "")
         curves.append(
             Curve(
@@ -82,7 +98,7 @@ def curves_of(records: pd.DataFrame) -> list[Curve]:
                 str(rows.kind.iloc[0]),
                 note,
                 means.bpp.tolist(),
-                {m: means[m].tolist() for m in METRICS},
+                {m: means[m].tolist() for m in metrics},
                 means.index.tolist(),
                 means.encode_s.tolist(),
                 means.decode_s.tolist(),
@@ -117,10 +133,10 @@ def published(names: Sequence[str], data: str) -> list[Curve]:
         order = sorted(range(len(entry["bpp"])), key=lambda i: entry["bpp"][i])
         missing = [math.nan] * len(order)
         columns = {
-            key: [entry[key][i] for i in order] if key in entry else missing for key in ("bpp", *METRICS, "encoding_time", "decoding_time")
+            key: [entry[key][i] for i in order] if key in entry else missing for key in ("bpp", *IMAGES, "encoding_time", "decoding_time")
         }
         note = f"{entry.get('description', '')}; {SOURCE}"
-        values = {m: columns[m] for m in METRICS}
+        values = {m: columns[m] for m in IMAGES}
         times = columns["encoding_time"], columns["decoding_time"]
         curves.append(Curve(f"{name} (published)", "published", note, columns["bpp"], values, order, *times, images=0))
     return curves
@@ -133,12 +149,12 @@ class Rank:
 
 
 def rank(curves: list[Curve], anchor: str) -> list[Rank]:
-    """By BD-rate in PSNR against the anchor, lowest first; curves without one come last."""
+    """By BD-rate in the first metric against the anchor, lowest first; curves without one come last."""
     base = next((c for c in curves if c.name == anchor), None)
     ranks = []
     for curve in curves:
         bd = {}
-        for metric in METRICS:
+        for metric in curve.values:
             if base is None:
                 bd[metric] = (math.nan, "no anchor curve")
             elif curve is base:
@@ -146,12 +162,13 @@ def rank(curves: list[Curve], anchor: str) -> list[Rank]:
             else:
                 bd[metric] = bd_rate(base.bpp, base.plotted(metric), curve.bpp, curve.plotted(metric))
         ranks.append(Rank(curve, bd))
-    return sorted(ranks, key=lambda r: (math.isnan(r.bd["psnr-rgb"][0]), r.bd["psnr-rgb"][0]))
+    first = next(iter(curves[0].values))
+    return sorted(ranks, key=lambda r: (math.isnan(r.bd[first][0]), r.bd[first][0]))
 
 
 def summary(curve: Curve) -> dict[str, Any]:
     """The plain JSON shape that the field's plotting tools read."""
     clean = lambda values: [round(v, 6) if math.isfinite(v) else None for v in values]  # noqa: E731
-    results = {"bpp": clean(curve.bpp), **{m: clean(curve.values[m]) for m in METRICS}}
+    results = {"bpp": clean(curve.bpp), **{m: clean(values) for m, values in curve.values.items()}}
     results |= {"encoding_time": clean(curve.encode_s), "decoding_time": clean(curve.decode_s)}
     return {"name": curve.name, "description": curve.note, "results": results}

@@ -7,7 +7,7 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from .records import METRICS, Rank
+from .records import LABELS, Rank
 
 
 def percent(value: float) -> str:
@@ -25,8 +25,11 @@ def span(values: list[float], digits: int) -> str:
 
 def print_ranking(ranks: list[Rank], data: str, anchor: str) -> None:
     console = Console()
-    columns = [("codec", "left"), ("BD PSNR", "right"), ("BD MS-SSIM", "right"), ("bpp", "right"), ("PSNR (dB)", "right")]
     wide = console.width >= 120
+    metrics = list(ranks[0].curve.values)[: None if wide else 2]
+    labels = [LABELS[m] for m in metrics]
+    columns = [("codec", "left"), *((f"BD {label.removesuffix(' (dB)')}", "right") for label in labels)]
+    columns += [("bpp", "right"), (labels[0], "right")]
     if wide:
         columns += [("encode (s)", "right"), ("decode (s)", "right")]
     table = Table(title=f"{data}: BD-rate against {anchor}", title_justify="left")
@@ -34,7 +37,8 @@ def print_ranking(ranks: list[Rank], data: str, anchor: str) -> None:
         table.add_column(heading, justify=justify, no_wrap=heading != "codec")  # type: ignore[arg-type]
     for entry in ranks:
         curve = entry.curve
-        cells = [curve.name, *(percent(entry.bd[m][0]) for m in METRICS), span(curve.bpp, 3), span(curve.values["psnr-rgb"], 2)]
+        first = next(iter(curve.values.values()))
+        cells = [curve.name, *(percent(entry.bd[m][0]) for m in metrics), span(curve.bpp, 3), span(first, 2)]
         if wide:
             cells += [span(curve.encode_s, 3), span(curve.decode_s, 3)]
         table.add_row(*cells, style="bold" if curve.kind == "learned" else None)

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..errors import UserError
 from .page import write_page
 from .plots import plot_curves
-from .records import METRICS, complete, curves_of, published, rank, summary
+from .records import complete, curves_of, published, rank, summary
+from .solids import by_name, draw_stills
 from .terminal import print_ranking
 
 
@@ -28,7 +29,7 @@ def write_report(
     pictures: Mapping[tuple[str, float, str], Tensor] | None = None,
     originals: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """records.csv, summary/CODEC.json, rd-*.png, index.html in `output`, and the table on the terminal."""
+    """records.csv, summary/CODEC.json, rd-*.png, index.html, of clouds cloud-*.png, in `output`, and the table on the terminal."""
     output.mkdir(parents=True, exist_ok=True)
     records.to_csv(output / "records.csv", index=False)
     whole, left_out = complete(records)
@@ -42,9 +43,11 @@ def write_report(
         (output / "summary" / f"{name}.json").write_text(json.dumps(summary(curve), indent=1))
     ranks = rank(curves, bd_anchor)
     images = max(c.images for c in curves)
-    for metric in METRICS:
-        plot_curves(curves, metric, f"{data}, mean of {images} images", output / f"rd-{metric}.png")
+    for metric in curves[0].values:
+        plot_curves(curves, metric, f"{data}, mean of {images} samples", output / f"rd-{metric}.png")
     write_page(output / "index.html", ranks, records, data, bd_anchor, stamp, notes, pictures or {}, originals or {})
+    if originals and "chamfer" in curves[0].values:
+        draw_stills(by_name(pictures or {}, originals, records), output)
     print_ranking(ranks, data, bd_anchor)
     for note in notes:
         print(f"note: {note}")

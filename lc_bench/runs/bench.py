@@ -20,9 +20,11 @@ from torch import Tensor
 from .. import __version__
 from ..api import label_of, load_from, qualities_for
 from ..bench.anchors import Anchor
-from ..bench.learned import run_model
+from ..bench.draco import Draco
+from ..bench.gpcc import Gpcc
+from ..bench.learned import check_kind, run_model
 from ..config import make
-from ..data import ImageSet
+from ..data import CloudSet, ImageSet
 from ..errors import UserError, unknown
 from ..models import TransformCode
 from ..ops.device import device_name, pick_device
@@ -34,11 +36,12 @@ from ..report.records import check_published, read_records
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+AnyAnchor = Anchor | Draco | Gpcc
 
 
 @dataclass
 class Gallery:
-    """Pictures for the report: originals, and decoded pixels by (codec, level, image). Only as many as it shows."""
+    """Pictures and clouds for the report: originals, and decoded ones by (codec, level, image). Only as many as it shows."""
 
     originals: dict[str, Tensor] = field(default_factory=dict)
     decoded: dict[tuple[str, float, str], Tensor] = field(default_factory=dict)
@@ -53,13 +56,14 @@ def main(cfg: DictConfig) -> float:
     """Benchmark, write records and report into `output`; returns the mean bpp of the learned codec."""
     device = pick_device(cfg.device)
     qualities = qualities_for(cfg)
-    data: ImageSet = make(cfg.data)
+    data: ImageSet | CloudSet = make(cfg.data)
     anchors = make_anchors(cfg) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
     # The first model before the anchors: a missing checkpoint is told at once, not after minutes.
     pair = load_pair(cfg, qualities[0], device)
+    check_kind(pair[0], data)
     if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
         raise UserError(f"run.images={cfg.run.images}: give the number of images, 1 or more, or null for all")
     count = min(len(data), cfg.run.images or len(data))
@@ -108,7 +112,7 @@ def load_pair(cfg: DictConfig, quality: float, device: torch.device) -> tuple[Tr
     return sender.to(device), receiver.to(device)
 
 
-def run_anchor(anchor: Anchor, data: ImageSet, count: int) -> Iterator[Record]:
+def run_anchor(anchor: AnyAnchor, data: ImageSet | CloudSet, count: int) -> Iterator[Record]:
     """Records of an anchor at every level, one after the other: their seconds stand beside those of the learned codecs."""
     for name, pixels in islice(iter(data), count):
         for level in anchor.levels:
@@ -116,14 +120,17 @@ def run_anchor(anchor: Anchor, data: ImageSet, count: int) -> Iterator[Record]:
             yield {**note, **anchor.run(name, pixels, level)}
 
 
-def make_anchors(cfg: DictConfig) -> list[Anchor]:
+def make_anchors(cfg: DictConfig) -> list[AnyAnchor]:
     anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in (cfg.get("anchor") or {}).values()]
+    for missing in [a for a in anchors if not isinstance(a, Anchor) and a.missing]:
+        log.warning(missing.missing)
+        anchors.remove(missing)
     if anchors and cfg.run.bd_anchor not in [a.name for a in anchors]:
         raise unknown("run.bd_anchor", cfg.run.bd_anchor, [a.name for a in anchors], "Add others with anchor=[...].")
     return anchors
 
 
-def add_anchor_pictures(gallery: Gallery, table: pd.DataFrame, anchor: Anchor | None) -> None:
+def add_anchor_pictures(gallery: Gallery, table: pd.DataFrame, anchor: AnyAnchor | None) -> None:
     """Beside each learned picture, the anchor's at the nearest rate."""
     if anchor is None:
         return

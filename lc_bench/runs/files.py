@@ -1,10 +1,11 @@
-"""run=compress, run=decompress, run=inspect: a user's own files, one or many."""
+"""run=compress, run=decompress, run=inspect: a user's own images and clouds, one or many."""
 
 from __future__ import annotations
 
 import glob
 import itertools
 import logging
+import math
 import mmap
 import sys
 import time
@@ -21,14 +22,16 @@ from rich.table import Table
 
 from ..api import compress as compress_batch
 from ..api import decompress as decompress_batch
-from ..coding.container import Stream, is_tiled, pack, read_head, unpack
+from ..coding.container import Header, Stream, is_cubed, is_tiled, pack, read_head, unpack
+from ..coding.cubes import unpack_cubes
 from ..coding.tiles import TileFile
 from ..data.images import to_bytes
 from ..data.pixels import READABLE, WRITABLE, canvas, open_pixels
 from ..errors import StreamError, UserError, unknown
-from ..models import TransformCode, tiled
+from ..models import PointCode, TransformCode, tiled
 from ..ops.device import pick_device
 from ..ops.whole import written_whole
+from . import clouds
 from .origin import is_given, load_for, load_one, words_of
 
 log = logging.getLogger(__name__)
@@ -44,15 +47,22 @@ class Job:
 
 
 def compress(cfg: DictConfig) -> None:
-    """Images to streams that say which model wrote them."""
-    jobs, many = _jobs(cfg, READABLE, SUFFIX, (SUFFIX,))
+    """Images or clouds to streams that say which model wrote them."""
+    of_clouds = clouds.takes_clouds(cfg)
+    jobs, many = _jobs(cfg, clouds.READABLE if of_clouds else READABLE, lambda _: SUFFIX, (SUFFIX,))
     if cfg.tile is not None and (isinstance(cfg.tile, bool) or not isinstance(cfg.tile, int) or cfg.tile < 0):
         raise UserError(f"tile={cfg.tile}: give the side of the tiles in pixels, 0 for none, or null to choose by size")
+    clouds.check_keys(cfg, of_clouds)
     words = words_of(cfg)
     model = load_one(cfg).to(pick_device(cfg.device))
 
     def one(job: Job, tell: Tell) -> str:
         began = time.perf_counter()
+        if isinstance(model, PointCode):
+            stream, points = clouds.write(model, job.source, cfg.points, cfg.cube, words, tell)
+            with written_whole(job.target) as part:
+                part.write_bytes(stream)
+            return f"{len(stream):,} bytes, {8 * len(stream) / points:.3f} bit/point of {points:,}, {time.perf_counter() - began:.1f} s"
         pixels = open_pixels(job.source)
         side = tiled.tile_for(pixels.size, cfg.tile)
         if side:
@@ -70,11 +80,12 @@ def compress(cfg: DictConfig) -> None:
 
 
 def decompress(cfg: DictConfig) -> None:
-    """Streams to images; the model is the one that the file names, unless model= is given."""
-    if f".{cfg.format}" not in WRITABLE:
-        raise unknown("format", cfg.format, (s[1:] for s in WRITABLE))
+    """Streams to images and clouds; the model is the one that the file names, unless model= is given."""
+    kinds = tuple(dict.fromkeys((*WRITABLE, *clouds.WRITABLE)))
+    if cfg.format is not None and f".{cfg.format}" not in kinds:
+        raise unknown("format", cfg.format, (s[1:] for s in kinds))
     region = _region(cfg)
-    jobs, many = _jobs(cfg, (SUFFIX,), f".{cfg.format}", WRITABLE)
+    jobs, many = _jobs(cfg, (SUFFIX,), lambda path: f".{cfg.format}" if cfg.format else _usual(path), kinds)
     device = pick_device(cfg.device)
     models: dict[str, TransformCode] = {"": load_one(cfg).to(device)} if is_given("model") else {}
 
@@ -82,13 +93,22 @@ def decompress(cfg: DictConfig) -> None:
         began = time.perf_counter()
         with _opened(job.source) as stream:
             # Its checksum before its model: a damaged name is not looked for.
-            header = TileFile(stream).header if is_tiled(stream) else unpack(stream)[0]
+            header = _checked(stream)
             key = "" if is_given("model") else header.model
             if key not in models:
                 models[key] = load_for(header, cfg).to(device)
+            model, allowed = models[key], clouds.WRITABLE if isinstance(models[key], PointCode) else WRITABLE
+            if job.target.suffix.lower() not in allowed:
+                kind = "a cloud" if isinstance(model, PointCode) else "an image"
+                raise UserError(f"output={job.target}: {kind} is written as {', '.join(allowed)}")
+            if isinstance(model, PointCode):
+                if region is not None:
+                    raise UserError("region: is one of images; of a cloud all is decoded")
+                points = clouds.read(model, stream[:], job.target, tell)
+                return f"{points:,} points, {time.perf_counter() - began:.1f} s"
             size = tiled.region_of(region, header.sizes)[2:]
             with canvas(job.target, size) as out:
-                for top, left, part in _parts(models[key], stream, region):
+                for top, left, part in _parts(model, stream, region):
                     out[top : top + part.shape[0], left : left + part.shape[1]] = part
                     tell(top * size[1] + left * part.shape[0] + part.shape[1] * part.shape[0], size[0] * size[1])
         return f"{size[1]} x {size[0]} pixels, {time.perf_counter() - began:.1f} s"
@@ -98,7 +118,7 @@ def decompress(cfg: DictConfig) -> None:
 
 def inspect(cfg: DictConfig) -> None:
     """Tables of what streams say of themselves; no model is needed."""
-    jobs, many = _jobs(cfg, (SUFFIX,), SUFFIX, (SUFFIX,))
+    jobs, many = _jobs(cfg, (SUFFIX,), lambda _: SUFFIX, (SUFFIX,))
 
     def one(job: Job, tell: Tell) -> str:
         with _opened(job.source) as stream:
@@ -117,22 +137,27 @@ def table_of(name: str, stream: Stream) -> Table:
     if is_tiled(stream):
         file = TileFile(stream)
         tiles = [file.segments(number) for number in range(file.rows * file.columns)]
+    elif is_cubed(stream):
+        tiles = [cube.segments for cube in unpack_cubes(stream[:])[1]]
     else:
         tiles = [unpack(stream)[1]]
     sizes = [sum(map(len, column)) for column in zip(*tiles, strict=True)]
-    area = 1
-    for side in header.sizes:
-        area *= side
+    area = math.prod(header.sizes)
+    of_cloud = len(header.sizes) == 1
+    extent = {"points": f"{area:,}"} if of_cloud else {"height x width": " x ".join(map(str, header.sizes))}
+    parts = "none" if header.tile is None else f"{file.rows} x {file.columns} of {header.tile} pixels"
+    cubes = "none" if header.cube is None else f"{len(tiles)} of side {header.cube:g}"
+    scale = "none" if header.scale is None else " ".join(f"{v:g}" for v in header.scale)
     rows = {
         "format version": stream[2],
         "model": header.model or "not named",
         "identity: architecture, weights": f"{header.identity.architecture.hex()} {header.identity.weights.hex()}",
-        "height x width": " x ".join(map(str, header.sizes)),
+        **extent,
         "level": "one rate" if header.level is None else f"{header.level / 16:g}",
-        "tiles": "none" if header.tile is None else f"{file.rows} x {file.columns} of {header.tile} pixels",
+        **({"centre and scale": scale, "cubes": cubes} if of_cloud else {"tiles": parts}),
         **{f"segment {i + 1} of {count}": f"{size:,} bytes" for i, size in enumerate(sizes)},
         "header, lengths, checksums": f"{len(stream) - sum(sizes):,} bytes",
-        "all": f"{len(stream):,} bytes, {8 * len(stream) / area:.4f} bit/pixel",
+        "all": f"{len(stream):,} bytes, {8 * len(stream) / area:.4f} bit/{'point' if of_cloud else 'pixel'}",
     }
     for what, value in rows.items():
         table.add_row(what, str(value))
@@ -169,14 +194,14 @@ def _run(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell]
         raise UserError(f"{failed} of {len(jobs)} files failed, as told above")
 
 
-def _jobs(cfg: DictConfig, wanted: tuple[str, ...], suffix: str, allowed: tuple[str, ...]) -> tuple[list[Job], bool]:
-    """What to read and where to write it, and whether a folder or a pattern was given. suffix: of outputs without a name."""
+def _jobs(cfg: DictConfig, wanted: tuple[str, ...], suffix: Callable[[Path], str], allowed: tuple[str, ...]) -> tuple[list[Job], bool]:
+    """What to read and where to write it, and whether a folder or a pattern was given. suffix: of an input's output without a name."""
     if OmegaConf.is_missing(cfg, "input"):
         raise UserError("input: has to be given: a file, a folder, or a pattern such as input=photos/*.png")
     given = Path(str(cfg.input)).expanduser()
     output = Path(str(cfg.output)).expanduser() if is_given("output") else None
     if given.is_file():
-        name = given.stem + suffix
+        name = given.stem + suffix(given)
         target = given.with_name(name) if output is None else output / name if output.is_dir() else output
         if target.suffix.lower() not in allowed and cfg.run.writes:
             raise UserError(f"output={target}: give a file that ends in {', '.join(allowed)}, or a folder that is there")
@@ -194,9 +219,9 @@ def _jobs(cfg: DictConfig, wanted: tuple[str, ...], suffix: str, allowed: tuple[
     if output is not None and output.suffix.lower() in allowed:
         raise UserError(f"output={output}: several files are written; give a folder")
     places = [(output or root) / p.relative_to(root) for p in found]
-    targets = [p.with_suffix(suffix) for p in places]
+    targets = [p.with_suffix(suffix(source)) for p, source in zip(places, found, strict=True)]
     # a.png and a.jpg keep their whole names: a.png.lcb, a.jpg.lcb
-    targets = [p.with_name(p.name + suffix) if targets.count(t) > 1 else t for p, t in zip(places, targets, strict=True)]
+    targets = [p.with_name(p.name + t.suffix) if targets.count(t) > 1 else t for p, t in zip(places, targets, strict=True)]
     return [Job(source, target) for source, target in zip(found, targets, strict=True)], True
 
 
@@ -207,6 +232,22 @@ def _region(cfg: DictConfig) -> tiled.Region | None:
     if len(numbers) != 4 or not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
         raise UserError(f"region={cfg.region}: give [top,left,height,width] in pixels, such as region=[0,0,256,256]")
     return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _checked(stream: Stream) -> Header:
+    """The header of a stream whose checksums match."""
+    if is_cubed(stream):
+        return unpack_cubes(stream[:])[0]
+    return TileFile(stream).header if is_tiled(stream) else unpack(stream)[0]
+
+
+def _usual(path: Path) -> str:
+    """.ply for a cloud, else .png; what is no stream is told when it is read."""
+    try:
+        with _opened(path) as stream:
+            return ".ply" if len(read_head(stream)[0].sizes) == 1 else ".png"
+    except StreamError:
+        return ".png"
 
 
 @contextmanager

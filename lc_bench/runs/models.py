@@ -9,33 +9,36 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from ..api import build_from, export_decoder, load_from, qualities_for
-from ..bench.complexity import complexity
+from ..bench.complexity import cost_of
 from ..bench.learned import check_latents
 from ..config import at_quality, choices, compose, qualities_of
 from ..errors import UserError
-from ..models import weights
+from ..models import PointCode, TransformCode, weights
 from ..models.export import reference_state
 from .origin import load_one, words_of
 
 log = logging.getLogger(__name__)
 
-METRICS = ("mse", "ms-ssim")
+METRICS = ("mse", "ms-ssim", "chamfer")
 
 
 def list_models(cfg: DictConfig) -> None:
     """A table of all models: parameters and kMACs per pixel of the first and the last quality, and what has weights."""
-    table = Table(title="models: number of qualities, cost of the first and the last, published weights", header_style="bold")
-    for column in ("model", "q", "params (M)", "enc kMACs/px", "dec kMACs/px", "weights"):
+    table = Table(
+        title="models: number of qualities, cost (per pixel or point) of the first and the last, published weights", header_style="bold"
+    )
+    for column in ("model", "q", "params (M)", "enc kMACs", "dec kMACs", "weights"):
         table.add_column(column, justify="left" if column in ("model", "weights") else "right", no_wrap=column == "model")
     for name in choices("model"):
         own = compose(f"model={name}")
         qualities = qualities_of(own)
-        costs = [complexity(build_from(at_quality(own, q))) for q in sorted({qualities[0], qualities[-1]})]
+        costs = [cost_of(build_from(at_quality(own, q))) for q in sorted({qualities[0], qualities[-1]})]
         cells = [
-            "-".join(dict.fromkeys(f"{cost[key] / scale:.1f}" for cost in costs))
-            for key, scale in (("parameters", 1e6), ("encoder_kmacs_px", 1), ("decoder_kmacs_px", 1))
+            "-".join(dict.fromkeys(f"{value / scale:.1f}" for cost in costs for key, value in cost.items() if key.startswith(part)))
+            for part, scale in (("parameters", 1e6), ("encoder_", 1), ("decoder_", 1))
         ]
         table.add_row(name, str(len(qualities)), *cells, ", ".join(with_weights(own)) or "-")
     Console().print(table)
@@ -53,19 +56,25 @@ def with_weights(cfg: DictConfig) -> list[str]:
 
 
 def check(cfg: DictConfig) -> None:
-    """Load weights into their model, write an image and read it back; UserError says what does not fit."""
+    """Load weights into their model, write a sample and read it back; UserError says what does not fit."""
     for quality in qualities_for(cfg):
         sender, receiver = load_from(cfg, quality), load_from(cfg, quality)
         broken = [name for name, value in sender.state_dict().items() if not bool(value.isfinite().all())]
         if broken:
             raise UserError(f"weights={cfg.weights}: NaN or infinite values in {', '.join(broken[:4])}")
-        rows, columns = torch.meshgrid(torch.linspace(0, 6, 128), torch.linspace(0, 9, 192), indexing="ij")
-        x = torch.stack([0.5 + 0.4 * (rows * f).sin() * columns.cos() for f in (1, 2, 3)])[None]
-        coded = sender.encode(x)
-        check_latents("test image", coded.latents, receiver.decode(coded.streams)[1])
+        coded = sender.encode(example_for(sender))
+        check_latents("test sample", coded.latents, receiver.decode(coded.streams)[1])
         count = sum(p.numel() for p in sender.parameters())
         identity = sender.frozen.identity.weights.hex()
         log.info(f"{cfg.model.name} quality {quality}: {sender.weights_note} weights {identity}, {count:,} parameters; codes and decodes")
+
+
+def example_for(model: TransformCode) -> Tensor:
+    """An image of waves (1, 3, 128, 192), or a ball (1, N, 3)."""
+    if isinstance(model, PointCode):
+        return torch.nn.functional.normalize(torch.randn(1, model.points, 3, generator=torch.Generator().manual_seed(0)), dim=2)
+    rows, columns = torch.meshgrid(torch.linspace(0, 6, 128), torch.linspace(0, 9, 192), indexing="ij")
+    return torch.stack([0.5 + 0.4 * (rows * f).sin() * columns.cos() for f in (1, 2, 3)])[None]
 
 
 def export(cfg: DictConfig) -> None:

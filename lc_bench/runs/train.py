@@ -24,6 +24,8 @@ def main(cfg: DictConfig) -> float:
     from lightning.pytorch.callbacks import LearningRateMonitor
 
     from ..callbacks import AtomicCheckpoints, Progress, Snapshots
+    from ..data import CloudSet
+    from ..data.cloud_batches import cloud_loader, cloud_validation
     from ..data.crops import training_loader, validation_loader
     from ..task import Task
 
@@ -46,12 +48,16 @@ def main(cfg: DictConfig) -> float:
     task = Task(
         model, make(cfg.rate.loss), make(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.quantiser, run.round_from, str(output)
     )
-    loader = functools.partial(training_loader, images, run.crop, run.batch, cfg.seed, workers=run.workers)
+    clouds = isinstance(images, CloudSet)
+    draw = functools.partial(cloud_loader, images, run.turn) if clouds else functools.partial(training_loader, images, run.crop)
+    loader = functools.partial(draw, batch=run.batch, seed=cfg.seed, workers=run.workers)
     # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
     task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     if run.val is not None:
         check_choice("data", run.val)
-    validation = validation_loader(make(compose(f"data={run.val}").data)) if run.val is not None else None
+    own_points = [f"model.num_points={cfg.model.num_points}"] if "num_points" in cfg.model else []
+    held_out = make(compose(f"data={run.val}", f"model={cfg.model.name}", *own_points).data) if run.val is not None else None
+    validation = None if held_out is None else cloud_validation(held_out, run.batch) if clouds else validation_loader(held_out)
     quality = "all" if is_variable(cfg) else cfg.quality
     metadata = {"model": cfg.model.name, "quality": quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
     keep_metrics(output)
@@ -80,7 +86,9 @@ def main(cfg: DictConfig) -> float:
     )
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    log.info(f"training {cfg.model.name} quality {quality} (lambda {cfg.rate.lmbda}) on {len(images)} images of {images.name}, in {output}")
+    log.info(
+        f"training {cfg.model.name} quality {quality} (lambda {cfg.rate.lmbda}) on {len(images)} samples of {images.name}, in {output}"
+    )
     if checkpoint is not None:
         step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import UserError, unknown
-from .metrics.image import MS_SSIM_SMALLEST, ms_ssim_of
-from .ops.quantise import between
+from ..errors import UserError, unknown
+from ..metrics.image import MS_SSIM_SMALLEST, ms_ssim_of
+from ..ops.quantise import between
 
 METRICS = ("mse", "ms-ssim")
 
@@ -24,6 +24,11 @@ class Terms:
     bpp: Tensor
     distortion: Tensor
     psnr: Tensor
+
+
+def psnr_of(mse: Tensor) -> Tensor:
+    """dB of mean squared errors over a peak of 1, for the log."""
+    return -10 / math.log(10) * mse.detach().clamp_min(1e-10).log()
 
 
 class RateDistortion(nn.Module):
@@ -50,8 +55,7 @@ class RateDistortion(nn.Module):
         bpp = torch.stack(list(bits.values())).sum(0) / units
         lmbda, weight = self._lmbda(level)
         loss = (weight * (bpp + lmbda * distortion)).mean()
-        psnr = -10 / math.log(10) * mse.detach().clamp_min(1e-10).log()
-        return Terms(loss, bpp.mean(), distortion.mean(), psnr.mean())
+        return Terms(loss, bpp.mean(), distortion.mean(), psnr_of(mse).mean())
 
     def _lmbda(self, level: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """Lambda and weight, (B,) or one."""

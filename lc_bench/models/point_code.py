@@ -1,0 +1,130 @@
+"""Point-cloud codecs: latents by name = g_a(x), a codec for them, x_hat = g_s(latents, number of points).
+
+The same as an image codec to everything above: a stream's sizes are (N,), and the decoder gives as many points as they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..coding.container import Header, check_claim, pack, seal_of, unpack
+from ..coding.frozen import repeatable
+from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape
+from ..errors import StreamError, UserError
+from .transform_code import Clock, Coded, Output, TransformCode, common
+
+LARGEST_COORDINATE = 1e4  # beyond it, squared distances of float32 say nothing of a cloud's shape
+UNPLACED = (0.0, 0.0, 0.0, 1.0)
+
+
+class PointCode(TransformCode):
+    """g_a, g_s: an analysis and a synthesis as lc_bench.layers.pointnet has them; smallest: number of points;
+    points: how many it is made for."""
+
+    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, points: int, smallest: int = 1, channels: int = 3) -> None:
+        super().__init__(g_a, g_s, codec, pad_to=1, channels=channels)
+        self.points = points
+        self.smallest = smallest
+
+    def forward(self, x: Tensor, level: float | Tensor | None = None) -> Output:
+        """x (B, N, 3), in the unit sphere or cube."""
+        self.check_input(x)
+        self.rung(level, x.device)
+        tape = RateTape(self.training, self.quantiser)
+        y, wanted = self.g_a(x)
+        y_hat = self.codec(tape, y)
+        x_hat, given = self.g_s(y_hat, x.shape[1])
+        return Output(x_hat, tape.bits, {**wanted, **given})
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it takes clouds of `points` points alone."""
+        try:
+            self.g_a.shapes(self.points + 1)  # type: ignore[operator]
+        except UserError:
+            return True
+        return False
+
+    def check_input(self, x: Tensor) -> None:
+        if x.ndim != 3 or x.shape[2] != self.channels or 0 in x.shape:
+            raise UserError(f"an input of shape {tuple(x.shape)}: the model takes clouds (B, N, {self.channels}), nothing empty")
+        if x.shape[1] < self.smallest:
+            raise UserError(f"a cloud of {x.shape[1]} points: {self.name or 'the model'} needs {self.smallest} or more")
+
+    def check_sendable(self, x: Tensor) -> None:
+        """UserError for NaN, infinite and huge coordinates."""
+        self.check_input(x)
+        if not bool((x.abs() <= LARGEST_COORDINATE).all()):  # also catches NaN
+            raise UserError(
+                f"the cloud has NaN or infinite coordinates, or some beyond {LARGEST_COORDINATE:.0f}; nothing was written. "
+                "Models take clouds scaled to the unit sphere (data.normalise=l2)"
+            )
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, clock: Clock | None = None, level: float | None = None) -> Coded:
+        """x (B, N, 3) -> B streams. UserError for NaN, infinite and huge coordinates."""
+        self.rung(level, x.device)
+        header = Header(self.frozen.identity, (x.shape[1],))
+        tape, segments = self.write(x, clock or (lambda _: nullcontext()), header, [None] * len(x))
+        header = replace(header, place=self.frozen.bound)
+        streams = [pack(header, row, x.shape[1]) for row in segments]
+        sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
+        return Coded(streams, tape.latents, tape.bits, sizes)
+
+    @torch.no_grad()
+    def write(self, x: Tensor, clock: Clock, header: Header, numbers: Sequence[int | None]) -> tuple[EncodeTape, list[list[bytes]]]:
+        """x (B, N, 3) -> the tape that wrote them, and the segments of each. numbers: of cubes, if they are that, for their seals."""
+        self.check_sendable(x)
+        self.eval()
+        tape = EncodeTape(self.frozen)
+        with clock("transform"):
+            y, _ = self.g_a(x)
+        with clock("coding"), repeatable():
+            self.codec(tape, y)
+            header = replace(header, place=self.frozen.bound)
+            return tape, tape.segments([seal_of(header, len(tape.names), number) for number in numbers], x.shape[1])
+
+    @torch.no_grad()
+    def decode(self, streams: list[bytes], clock: Clock | None = None) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """B streams of clouds of one size -> x_hat (B, N, 3), and the latents that were read."""
+        if isinstance(streams, bytes) or not streams:
+            raise UserError("decompress takes a list of streams (bytes), at least one")
+        self.eval()
+        headers, segments = zip(*map(unpack, streams), strict=True)
+        (count,), _ = common(headers, self.frozen, 1)
+        seals = [seal_of(h, len(row)) for h, row in zip(headers, segments, strict=True)]
+        x_hat, latents = self.read(list(segments), seals, count, clock or (lambda _: nullcontext()))
+        scales = [torch.tensor(h.scale or UNPLACED, device=x_hat.device, dtype=torch.float64) for h in headers]
+        return torch.stack([placed(x, scale) for x, scale in zip(x_hat, scales, strict=True)]), latents
+
+    @torch.no_grad()
+    def read(self, segments: list[list[bytes]], seals: list[int], count: int, clock: Clock) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """Segments of B clouds of `count` points -> x_hat (B, N, 3) as it was coded, and the latents that were read."""
+        weight = next(self.g_s.parameters())
+        with clock("coding"), repeatable():
+            try:
+                shapes = self.g_a.shapes(count)  # type: ignore[operator]
+            except UserError as error:
+                raise StreamError(f"damaged stream: {error}") from None
+            for row in segments:
+                check_claim(row, count)
+            tape = DecodeTape(self.frozen, segments, seals, FIXED)
+            nothing = torch.full((1,), torch.nan, device=weight.device, dtype=weight.dtype)
+            y_hat = self.codec(tape, {name: nothing.expand(len(segments), *shape) for name, shape in shapes.items()})
+            tape.finish()
+        with clock("transform"), repeatable():
+            x_hat, _ = self.g_s({name: value.to(weight.dtype) for name, value in y_hat.items()}, count)
+        return x_hat, tape.latents
+
+
+def placed(x: Tensor, scale: Tensor) -> Tensor:
+    """Points (N, 3), or with normals (N, 6), back to where they were: scale (4,) float64 is their centre and scale."""
+    if bool((scale == torch.tensor(UNPLACED, device=scale.device)).all()):
+        return x
+    points = x[:, :3].double() * scale[3] + scale[:3]
+    return torch.cat([points.to(x.dtype), x[:, 3:]], 1)

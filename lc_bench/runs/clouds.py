@@ -1,0 +1,60 @@
+"""Clouds of a user's own, to a stream and back: what run=compress and run=decompress do with one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from ..data.cloud_files import READERS, on_surface, read_cloud
+from ..data.cloud_sets import check_cloud, sample
+from ..data.cloud_writers import WRITERS, write_cloud
+from ..errors import UserError
+from ..models import PointCode, cubed
+
+READABLE = tuple(READERS)
+WRITABLE = tuple(WRITERS)
+Tell = Callable[[int, int], None]
+
+
+def takes_clouds(cfg: DictConfig) -> bool:
+    return str(cfg.model.net._target_).endswith("PointCode")
+
+
+def check_keys(cfg: DictConfig, of_clouds: bool) -> None:
+    """UserError for keys of the other kind of model, and for what none of them takes."""
+    for key in ("tile",) if of_clouds else ("cube", "points"):
+        if cfg[key] is not None:
+            kind = "clouds" if of_clouds else "images"
+            raise UserError(f"{key}={cfg[key]}: {cfg.model.name} codes {kind}, which have no {key}")
+    if of_clouds and cfg.points is not None and (isinstance(cfg.points, bool) or not isinstance(cfg.points, int) or cfg.points < 1):
+        raise UserError(f"points={cfg.points}: give a number of points, 1 or more, or null for all")
+    if of_clouds and cfg.cube is not None and (isinstance(cfg.cube, bool | str) or not cfg.cube > 0):
+        raise UserError(f"cube={cfg.cube}: give the side of the cubes, above 0, in the units of the cloud, or null for none")
+
+
+def write(model: PointCode, source: Path, count: int | None, side: float | None, name: str, tell: Tell) -> tuple[bytes, int]:
+    """-> the stream, and how many points it holds."""
+    cloud = read_cloud(source)
+    draw = torch.Generator().manual_seed(0)
+    if cloud.triangles is not None:
+        check_cloud(cloud.points, source.name)
+        points = on_surface(cloud.points, cloud.triangles, count or model.points, draw)
+    else:
+        points = sample(check_cloud(cloud.points, source.name), count, draw, source.name)
+    if model.fixed and (side is not None or len(points) != model.points):
+        what = "no cubes" if side is not None else f"not {len(points):,}"
+        raise UserError(f"{source.name}: {model.name} takes {model.points} points, {what}. points={model.points} takes as many at random")
+    points = points.to(next(model.parameters()).device)
+    if side is None:
+        return cubed.encode(model, points, name), len(points)
+    return cubed.encode_cubes(model, points, side, name=name, tell=tell).streams[0], len(points)
+
+
+def read(model: PointCode, stream: bytes, target: Path, tell: Tell) -> int:
+    """Write the cloud of a stream as a file -> how many points it has."""
+    points, _ = cubed.decode(model, stream, tell=tell)
+    write_cloud(target, points.cpu())
+    return len(points)
