@@ -71,7 +71,7 @@ def draw_stills(clouds: Mapping[str, Mapping[str, Tensor]], output: Path) -> lis
             axes: Any = figure.add_subplot(1, len(shown), place, projection="3d")
             x, y, z = some(points).T
             size = 4.0 if len(points) <= 2048 else 0.6
-            axes.scatter(x, y, z, c=z, cmap="viridis", vmin=low[2], vmax=high[2], s=size, linewidths=0, alpha=1.0)
+            axes.scatter(x, y, z, c=z, cmap="viridis", vmin=low[2], vmax=high[2], s=size, linewidths=0, alpha=1.0, depthshade=False)
             for axis, centre, side in zip("xyz", middle, sides, strict=True):
                 getattr(axes, f"set_{axis}lim")(centre - side / 2, centre + side / 2)
             axes.set_box_aspect(sides, zoom=1.3)
