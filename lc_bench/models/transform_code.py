@@ -46,8 +46,8 @@ class TransformCode(nn.Module):
     ) -> None:
         super().__init__()
         # A quarter faster on a CPU, for training too.
-        self.g_a = g_a.to(memory_format=torch.channels_last)
-        self.g_s = g_s.to(memory_format=torch.channels_last)
+        self.g_a = g_a.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.g_s = g_s.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.codec = codec
         self.pad_to = pad_to
         self.channels = channels

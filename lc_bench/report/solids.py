@@ -74,7 +74,7 @@ def draw_stills(clouds: Mapping[str, Mapping[str, Tensor]], output: Path) -> lis
             axes.scatter(x, y, z, c=z, cmap="viridis", vmin=low[2], vmax=high[2], s=size, linewidths=0, alpha=1.0, depthshade=False)
             for axis, centre, side in zip("xyz", middle, sides, strict=True):
                 getattr(axes, f"set_{axis}lim")(centre - side / 2, centre + side / 2)
-            axes.set_box_aspect(sides, zoom=1.3)
+            axes.set_box_aspect(tuple(sides), zoom=1.3)  # an array would be scaled in place
             axes.set_axis_off()
             axes.set_title(caption.replace(", ", "\n", 1), fontsize=9)
         path = output / f"cloud-{''.join(c if c.isalnum() or c in '-_.' else '-' for c in name)}.png"
