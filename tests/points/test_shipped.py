@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lc_bench
 import pytest
+
+import lc_bench
 
 NAME = "sfu2024-pcc-rec-pointnet2-ssg"
 
