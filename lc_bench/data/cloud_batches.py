@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError, unknown
 from .cloud_sets import CloudSet, check_cloud, normalise
-from .crops import Batch, Positions, generator_of, order_of
+from .crops import Batch, endless, generator_of, order_of
 
 TURNS = ("none", "quarter", "z", "full")
 
@@ -78,16 +78,7 @@ def collate(items: list[tuple[str, Tensor]]) -> Batch:
 
 def cloud_loader(clouds: CloudSet, turns: str, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
     """Batches from optimiser step `step` on; batch is per process."""
-    return DataLoader(
-        Clouds(clouds, seed, turns),
-        batch_size=batch,
-        sampler=Positions(step * batch * world, rank, world),
-        num_workers=workers,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(seed),
-    )
+    return endless(Clouds(clouds, seed, turns), collate, batch, seed, step, workers, rank, world)
 
 
 class Whole(Dataset[tuple[str, Tensor]]):

@@ -7,7 +7,7 @@ with (seed, k). Loader workers, restarts and the number of processes therefore c
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -119,12 +119,26 @@ def training_loader(
     images: ImageSet, crop: int, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1
 ) -> DataLoader:
     """Batches from optimiser step `step` on; batch is per process."""
+    return endless(Crops(images, crop, seed), collate, batch, seed, step, workers, rank, world)
+
+
+def endless(
+    samples: Dataset[tuple[str, Tensor]],
+    collate_fn: Callable[[list[tuple[str, Tensor]]], Batch],
+    batch: int,
+    seed: int,
+    step: int,
+    workers: int,
+    rank: int,
+    world: int,
+) -> DataLoader:
+    """Batches of samples that are functions of their position, from that of step `step` on."""
     return DataLoader(
-        Crops(images, crop, seed),
+        samples,
         batch_size=batch,
         sampler=Positions(step * batch * world, rank, world),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate_fn,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),  # else the loader draws its seed from the global generator
