@@ -124,7 +124,9 @@ def test_a_smaller_reach_would_show(lite: TransformCode) -> None:
     with torch.no_grad():
         y = lite.g_a(x)[..., 4:8, 4:8]
         parts = [tiled._analysed(lite, reader(x), (192, 192), grid, box, grid.around(box, r), x.device) for r in (reach, reach - 1)]
-    assert (parts[0] - y).abs().max() < 5e-6 < (parts[1] - y).abs().max()  # seen: 5e-7, 4e-5
+    assert (
+        (parts[0] - y).abs().max() < 3e-5 < (parts[1] - y).abs().max()
+    )  # worst seen 5.5e-6, of values up to 10: sums of g_a in another order
 
 
 def test_reach_of_known_networks() -> None:
