@@ -59,7 +59,9 @@ class Snapshots(pl.Callback):
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # amid a step, which a resumed run could not finish
         # All ranks end at the same step, or one would wait for another's gradients.
         self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
         trainer.should_stop |= self.interrupted

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import socket
 import sys
@@ -73,7 +74,7 @@ def launch(body: Callable[[DictConfig], T], cfg: DictConfig) -> T:
 
 
 def join(cfg: DictConfig) -> Ranks:
-    """Meet the other ranks of this run, for work that no Trainer does."""
+    """Meet the other ranks of this run, and agree on the output folder: torchrun lets every rank find one for itself."""
     if device_count(cfg.trainer) * int(cfg.trainer.get("num_nodes", 1)) == 1 and not started_elsewhere():
         return Ranks(single_device(cfg.trainer))
     from lightning.fabric import Fabric
@@ -82,6 +83,12 @@ def join(cfg: DictConfig) -> Ranks:
     asked = {key: cfg.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in cfg.trainer}
     fabric = Fabric(**asked)
     fabric.launch()
+    if fabric.global_rank:
+        logging.getLogger().setLevel(logging.WARNING)  # one of them tells what all do
+    own = str(cfg.output)
+    cfg.output = fabric.broadcast(own)
+    if own != cfg.output and [path.name for path in Path(own).glob("*")] == [".hydra"]:
+        shutil.rmtree(own)
     return Ranks(fabric.device, fabric.global_rank, fabric.world_size)
 
 
@@ -170,6 +177,8 @@ def _rank(
         told = str(error) if user else traceback.format_exc()
         (Path(folder) / f"error-{local}").write_bytes(pickle.dumps((not user, time.time(), local, told)))
         os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)  # no waiting for the others, who may wait for this one
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads may else abort the process at its end
     if local == 0:
         (Path(folder) / "result").write_bytes(pickle.dumps(result))
 

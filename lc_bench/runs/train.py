@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from ..api import build_from, give_weights
 from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
 from ..errors import UserError, unknown
-from ..ops.device import pick_device
 from ..ops.notices import hide_lightnings
 from . import ranks
 
@@ -24,7 +23,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 def main(cfg: DictConfig) -> float:
     """Train one model at one quality; returns the last loss. Writes last.ckpt, metrics.csv and model.safetensors."""
-    if cfg.trainer.get("precision", PRECISIONS[0]) not in PRECISIONS:
+    if cfg.trainer.precision not in PRECISIONS:
         raise unknown("trainer.precision", str(cfg.trainer.precision), PRECISIONS)
     return ranks.launch(run, cfg)
 
@@ -52,7 +51,7 @@ def run(cfg: DictConfig) -> float:
     if str(cfg.weights) not in ("auto", "none"):
         give_weights(model, cfg, cfg.weights)  # fine-tuning starts from them; auto and none from scratch
     images = make(cfg.data)
-    pick_device(cfg.device)  # a device that is not there is told before Lightning is asked for it
+    us = ranks.join(cfg)
     output = Path(cfg.output)
     checkpoint = find_checkpoint(run.resume, output)
     scheduler = make(cfg.scheduler, _partial_=True) if cfg.get("scheduler") else None
@@ -62,12 +61,12 @@ def run(cfg: DictConfig) -> float:
     clouds = isinstance(images, CloudSet)
     draw = functools.partial(cloud_loader, images, run.turn) if clouds else functools.partial(training_loader, images, run.crop)
     loader = functools.partial(draw, batch=run.batch, seed=cfg.seed, workers=run.workers)
-    if clouds and cfg.trainer.get("precision", PRECISIONS[0]) != PRECISIONS[0]:
+    if clouds and cfg.trainer.precision != PRECISIONS[0]:
         raise UserError(f"trainer.precision={cfg.trainer.precision}: distances between points need {PRECISIONS[0]}; images train in either")
     if run.compile:
         model.g_a.compile()
         model.g_s.compile()
-    parts = cfg.trainer.get("accumulate_grad_batches", 1)  # batches to a step
+    parts = cfg.trainer.accumulate_grad_batches  # batches to a step
     # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
     task.train_dataloader = lambda: loader(step=task.global_step * parts, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     if run.val is not None:
@@ -79,6 +78,8 @@ def run(cfg: DictConfig) -> float:
         task.val_dataloader = lambda: shared(rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     quality = "all" if is_variable(cfg) else cfg.quality
     metadata = {"model": cfg.model.name, "quality": quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
+    if us.first:
+        keep_metrics(output)
     loggers = [make(node) for node in (cfg.get("logger") or {}).values()]
     snapshots = Snapshots(output, run.save_every, metadata)
     trainer = pl.Trainer(
@@ -102,8 +103,6 @@ def run(cfg: DictConfig) -> float:
             *([LearningRateMonitor("step")] if loggers else []),
         ],
     )
-    if trainer.is_global_zero:
-        keep_metrics(output)
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     log.info(

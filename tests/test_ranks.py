@@ -1,0 +1,160 @@
+"""Several processes: their records are those of one, they stop together, and what one fails of ends all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from safetensors.torch import load_file
+
+from lc_bench.__main__ import main
+from lc_bench.data.crops import share_of
+from lc_bench.errors import UserError
+from lc_bench.runs import ranks
+
+TWO = ["trainer=ddp_cpu", "trainer.devices=2", "threads=1"]
+MODEL = ["model=bmshj2018-hyperprior", "model.N=8", "model.M=12"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five of 80x72, so that two processes have different shares."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for i in range(5):
+        waves = np.sin(np.linspace(0, 3 + i, 72))[:, None, None] * np.cos(np.linspace(0, 6, 80))[:, None] * np.ones(3)
+        Image.fromarray((128 + 90 * waves + generator.normal(0, 3, waves.shape)).clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["lc_bench", *arguments])
+    main()
+
+
+def measured(folder: Path) -> pd.DataFrame:
+    """Without what is of the clock and of the process."""
+    table = pd.read_csv(folder / "records.csv")
+    return table.drop(columns=[c for c in table if c.endswith("_s") or c == "peak_memory_mib"])
+
+
+def test_records_of_two_processes_are_those_of_one(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ["data=folder", f"data.path={photos}", "weights=none", "quality=[1,2]", "anchor=[jpeg]", *MODEL]
+    call(monkeypatch, *common, "threads=1", f"hydra.run.dir={tmp_path / 'one'}")
+    call(monkeypatch, *common, *TWO, f"hydra.run.dir={tmp_path / 'two'}")
+    pd.testing.assert_frame_equal(measured(tmp_path / "one"), measured(tmp_path / "two"), check_exact=True)
+    assert len(measured(tmp_path / "two")) == 5 * (2 + len(OmegaConf.load(Path("conf/anchor/jpeg.yaml")).levels))
+    assert not list((tmp_path / "two").glob("records-rank*"))
+    assert len((tmp_path / "two" / "index.html").read_text()) == pytest.approx(len((tmp_path / "one" / "index.html").read_text()), rel=0.01)
+
+
+def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(photos: Path, tmp_path: Path) -> None:
+    """Ctrl-C comes to the first process alone; both ranks end at one step, whose checkpoint goes on to the same weights."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "lc_bench",
+        "run=train",
+        "data=folder",
+        f"data.path={photos}",
+        "quality=3",
+        *MODEL,
+        *TWO,
+    ]
+    command += ["run.batch=2", "run.crop=64", "run.steps=60", "run.save_every=1000", "run.log_every=1", "run.workers=0"]
+    command += ["optimizer.lr=1e-3", "trainer.accumulate_grad_batches=2"]
+    whole = subprocess.run([*command, f"hydra.run.dir={tmp_path / 'whole'}"], capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    running = subprocess.Popen(
+        [*command, f"hydra.run.dir={tmp_path / 'cut'}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    patience = time.monotonic() + 180
+    while not (tmp_path / "cut" / "metrics.csv").exists() and time.monotonic() < patience:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    told = running.communicate(timeout=120)[0]
+    assert running.returncode == 0, told
+    assert told.count("interrupted at step") == 1, told
+    assert 0 < torch.load(tmp_path / "cut" / "last.ckpt", weights_only=False)["global_step"] < 60, "it had ended before"
+    done = subprocess.run([*command, f"hydra.run.dir={tmp_path / 'cut'}", "run.resume=auto"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ended, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(ended[key], resumed[key]) for key in ended)
+    assert len(list((tmp_path / "cut").glob("metrics-part*.csv"))) == 1, "each rank moved the metrics aside"
+
+
+def config(**keys: object) -> DictConfig:
+    trainer = {"accelerator": "cpu", "strategy": "ddp", "devices": 2}
+    return OmegaConf.create({"trainer": {**trainer, **keys}, "threads": 1, "output": "."})
+
+
+def gathering(cfg: DictConfig) -> list[tuple[int, list[int]]]:
+    us = ranks.join(cfg)
+    return us.gather((us.rank, list(us.share(5))))
+
+
+def mistaken(cfg: DictConfig) -> None:
+    us = ranks.join(cfg)
+    if us.rank == 1:
+        raise UserError("this rank was told something wrong")
+    us.gather("forever")
+
+
+def crashing(cfg: DictConfig) -> None:
+    us = ranks.join(cfg)
+    if us.rank == 1:
+        raise ZeroDivisionError("a bug")
+    us.gather("forever")
+
+
+def killed(cfg: DictConfig) -> None:
+    us = ranks.join(cfg)
+    if us.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    us.gather("forever")
+
+
+def test_each_sample_is_one_ranks() -> None:
+    assert ranks.launch(gathering, config()) == [(0, [0, 2, 4]), (1, [1, 3])]
+    assert sorted([*share_of(5, 0, 2), *share_of(5, 1, 2)]) == list(range(5))
+    assert list(share_of(1, 1, 2)) == [0], "with fewer samples than ranks each has all, and none waits"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "told"),
+    [(mistaken, UserError, "told something wrong"), (crashing, RuntimeError, "rank 1 failed:.*a bug"), (killed, UserError, "SIGKILL")],
+    ids=["mistake", "crash", "kill"],
+)
+def test_a_rank_that_fails_ends_the_run_with_its_cause(body, kind: type[Exception], told: str) -> None:  # type: ignore[no-untyped-def]
+    """The other rank waits for it, and would for half an hour."""
+    start = time.monotonic()
+    with pytest.raises(kind, match=f"(?s){told}"):
+        ranks.launch(body, config())
+    assert time.monotonic() - start < 120
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"devices": 0}, "trainer.devices=0"),
+        ({"devices": "two"}, "trainer.devices=two"),
+        ({"devices": True}, "trainer.devices=True"),
+        ({"num_nodes": 2}, "torchrun or srun"),
+        ({"accelerator": "cuda", "devices": 99}, "trainer.devices=99"),
+    ],
+)
+def test_wrong_numbers_of_processes_are_told(keys: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        ranks.launch(gathering, config(**keys))
