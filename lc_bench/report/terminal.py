@@ -7,7 +7,8 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from .records import LABELS, Rank
+from .ranking import Rank
+from .records import LABELS
 
 
 def percent(value: float) -> str:
