@@ -65,7 +65,9 @@ def _delta(base, own, interval, digits, shown=lambda v: v) -> tuple[float, str]:
     else:
         low, high = interval
     (x, y), (x_own, y_own) = np.array(base).T, np.array(own).T
-    _, theirs, ours = bd_linear(x, y, x_own, y_own, METHOD, require_matching_points=False, interpolators=True, min_overlap=0)
+    _, theirs, ours = bd_linear(  # type: ignore[misc]
+        x, y, x_own, y_own, METHOD, require_matching_points=False, interpolators=True, min_overlap=0
+    )
     return float((ours.integrate(low, high) - theirs.integrate(low, high)) / (high - low)), told(low, high)
 
 

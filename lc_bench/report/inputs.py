@@ -92,7 +92,7 @@ def joined(found: Inputs) -> tuple[pd.DataFrame, list[str]]:
     spread = records[records.duplicated(KEY, keep=False)].groupby("codec", sort=False)
     notes = []
     for codec, rows in spread:
-        apart = rows.groupby(KEY)[metrics].nunique(dropna=False).gt(1).any(axis=1).sum()
+        apart = int((rows.groupby(KEY)[metrics].nunique(dropna=False) > 1).to_numpy().any(1).sum())
         if apart:
             notes.append(
                 f"{codec}: inputs differ in {apart} records of the same level and image; those of the last input are kept. "

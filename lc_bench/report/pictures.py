@@ -77,9 +77,10 @@ def for_page(decoded: Mapping[Key, Picture], originals: Mapping[str, Picture], r
     for name in list(originals)[:MOST_PICTURES]:
         items = [{"codec": "", "caption": "original", "uri": _uri(originals[name])}]
         for (codec, level, image), picture in decoded.items():
-            row = records[(records.codec == codec) & (records.level == level) & (records.image == name)] if image == name else records[:0]
-            if len(row):
-                caption = f"{codec}, {row.bpp.iloc[0]:.3f} bpp, {row['psnr-rgb'].iloc[0]:.2f} dB"
+            rows = records[(records.codec == codec) & (records.level == level) & (records.image == name)]
+            if image == name and len(rows):
+                row = rows.iloc[0]
+                caption = f"{codec}, {row.bpp:.3f} bpp, {row['psnr-rgb']:.2f} dB"
                 items.append({"codec": codec, "caption": caption, "uri": _uri(picture)})
         total += sum(len(item["uri"]) for item in items)
         if total > MOST_BYTES and shown:
@@ -97,7 +98,7 @@ def webp(picture: Picture) -> bytes:
     """(3, H, W) uint8 -> WebP of high quality."""
     if isinstance(picture, bytes):
         return picture
-    return imagecodecs.webp_encode(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), level=93, lossless=False)
+    return bytes(imagecodecs.webp_encode(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()), level=93, lossless=False))
 
 
 def _npy(points: Tensor) -> bytes:

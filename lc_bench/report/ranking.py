@@ -32,8 +32,9 @@ def intervals(given: Any, metrics: Sequence[str]) -> dict[str, Interval]:
     for name, pair in ranges.items():
         if name not in (*metrics, "bpp"):
             raise unknown("run.bd_interval", name, (*metrics, "bpp"))
-        numbers = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
-        if not numbers or not all(isinstance(v, int | float) for v in pair) or not pair[0] < pair[1] or (name == "bpp" and pair[0] <= 0):
+        low, high = pair if isinstance(pair, Sequence) and len(pair) == 2 else (None, None)
+        wrong = not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high
+        if wrong or (name == "bpp" and low <= 0):
             raise UserError(f"run.bd_interval={given}: give low and high, as [28,40] in dB, {{ms-ssim-rgb:[12,20]}} or {{bpp:[0.1,1]}}")
     return {str(name): (float(pair[0]), float(pair[1])) for name, pair in ranges.items()}
 

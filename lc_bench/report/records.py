@@ -115,7 +115,7 @@ def curves_of(records: pd.DataFrame) -> list[Curve]:
                 rows.image.nunique(),
                 units=_units(rows),
                 stamps=stamps_of(rows),
-                costs={c: float(np.nanmean(rows[c])) for c in COSTS if c in rows and rows[c].notna().any()},
+                costs={c: float(np.nanmean(rows[c])) for c in COSTS if c in rows and np.isfinite(rows[c]).any()},
             )
         )
     return curves
@@ -131,7 +131,7 @@ def _units(rows: pd.DataFrame) -> float:
 def stamps_of(rows: pd.DataFrame) -> tuple[str, ...]:
     """What measured these records: machine and torch, of older records that do not tell "not recorded"."""
     known = [c for c in ("machine", "torch") if c in rows]
-    parts = rows[known].drop_duplicates().to_dict("records")
+    parts = pd.DataFrame(rows[known]).drop_duplicates().to_dict("records")
     told = (", ".join(f"torch {v}" if c == "torch" else str(v) for c, v in part.items() if isinstance(v, str)) for part in parts)
     return tuple(dict.fromkeys(words or "not recorded" for words in told)) or ("not recorded",)
 

@@ -74,7 +74,7 @@ def run(cfg: DictConfig) -> float:
     """Of one rank: it codes its share of the samples, on its own device; the first one writes the report of all."""
     qualities = qualities_for(cfg)
     data: ImageSet | CloudSet = make(cfg.data)
-    anchors = make_anchors(cfg) if cfg.run.anchors else []
+    anchors = make_anchors(cfg, published_curves().get(data.name, {})) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
     intervals(plain(cfg.run.bd_interval), tuple(IMAGES if isinstance(data, ImageSet) else CLOUDS))
     if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
@@ -150,13 +150,14 @@ def run_anchor(anchor: AnyAnchor, data: ImageSet | CloudSet, places: Iterable[in
             yield {**note, **here, **anchor.run(name, pixels, level)}
 
 
-def make_anchors(cfg: DictConfig) -> list[AnyAnchor]:
+def make_anchors(cfg: DictConfig, overlays: Iterable[str] = ()) -> list[AnyAnchor]:
+    """Those that can run here. overlays: curves of others, which BD-rate may be relative to as well."""
     anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in (cfg.get("anchor") or {}).values()]
     for missing in [a for a in anchors if not isinstance(a, Anchor) and a.missing]:
         log.warning(missing.missing)
         anchors.remove(missing)
     names = [a.name for a in anchors]
-    if anchors and cfg.run.bd_anchor not in [*names, *published_curves().get(cfg.data.name, {})]:
+    if anchors and cfg.run.bd_anchor not in [*names, *overlays]:
         raise unknown("run.bd_anchor", cfg.run.bd_anchor, names, "Add others with anchor=[...].")
     return anchors
 
