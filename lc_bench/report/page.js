@@ -123,7 +123,7 @@ const columns = [
   [main.label, c => mean(c.values[main.key]), c => [range(c.values[main.key], 2)], c => mean(c.values[main.key])],
   ["encode (s)", c => mean(c.encode_s), c => [range(c.encode_s, 3)], c => mean(c.encode_s)],
   ["decode (s)", c => mean(c.decode_s), c => [range(c.decode_s, 3)], c => mean(c.decode_s)],
-  ["decoder kMACs/" + report.unit, c => costOf(c, "decoder"), c => [fixed(costOf(c, "decoder"), 1)], c => costOf(c, "decoder")],
+  ["kMACs/" + report.unit, c => costOf(c, "decoder"), c => [fixed(costOf(c, "decoder"), 1)], c => costOf(c, "decoder")],
 ];
 const order = { column: null, falling: false };
 
@@ -188,7 +188,7 @@ function complexityPlot(place) {
     hovertemplate: `%{x:.1f} kMACs/${report.unit} (encoder ${fixed(costOf(c, "encoder"), 1)}), %{y:.1f} %, ` +
       `${((c.costs.parameters ?? 0) / 1e6).toFixed(1)} M parameters<extra>${escaped(c.name)}</extra>`,
   }));
-  const look = layout(logAxis("decoder kMACs per " + report.unit), axis("BD-rate, " + main.short + " (%)"));
+  const look = layout(logAxis("decoder kMACs per " + report.unit), { ...axis("BD-rate, " + main.short + " (%)"), rangemode: "tozero" });
   const costs = counted.map(c => Math.log10(costOf(c, "decoder")));
   if (costs.length) look.xaxis.range = [Math.min(...costs) - 0.5, Math.max(...costs) + 0.5];
   draw(place, traces, look);
