@@ -64,12 +64,12 @@ def test_planes_are_bt709_and_come_back(pixels: torch.Tensor) -> None:
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
     assert to_ycbcr(red, 10)[:, 0, 0].tolist() == [round(0.2126 * 1023), round((0.5 - 0.2126 / 1.8556) * 1023), 1023]
     every = torch.cartesian_prod(*3 * [torch.arange(0, 256, 15, dtype=torch.uint8)]).T[:, None]
-    for depth, worst in ((8, 2), (10, 1), (12, 0)):  # of 255: what rounding of planes costs
+    for depth, worst in ((8, 1), (10, 0), (12, 0)):  # of 255: what rounding of planes costs
         assert (to_rgb(to_ycbcr(every, depth), depth).int() - every.int()).abs().max() == worst
     assert to_ycbcr(pixels, 10).dtype.str == "<u2"
 
 
-@pytest.mark.parametrize(("picture", "depth", "worst"), [("png", 8, 0), ("ycbcr444", 10, 1), ("ycbcr444", 8, 2)])
+@pytest.mark.parametrize(("picture", "depth", "worst"), [("png", 8, 0), ("ycbcr444", 10, 0), ("ycbcr444", 8, 1)])
 def test_a_picture_is_coded_and_comes_back(picture: str, depth: int, worst: int, program: Path, pixels: torch.Tensor) -> None:
     codec = external(program, picture=picture, depth=depth)
     record, decoded = codec.measure(pixels, 30)
@@ -84,7 +84,9 @@ def test_results_are_kept_by_content_settings_and_build(program: Path, pixels: t
     first = external(program, cache=tmp_path / "cache").run("a", pixels, 30)
     assert "threads" in first["machine"]
     assert calls(program) == 2
-    assert external(program, cache=tmp_path / "cache").run("b", pixels, 30) == {**first, "image": "b"}
+    again = external(program, cache=tmp_path / "cache").run("b", pixels, 30)
+    assert again["encode_s"] == first["encode_s"]
+    assert again["image"] == "b"
     assert calls(program) == 2
     for change in ({}, {"depth": 10, "picture": "ycbcr444"}):
         external(program, cache=tmp_path / "cache", **change).run("a", pixels, 31)
@@ -152,7 +154,7 @@ def test_in_a_benchmark(program: Path, tmp_path: Path, monkeypatch: pytest.Monke
     main()
     records = pd.read_csv(tmp_path / "out" / "records.csv")
     assert len(records[records.codec == "vtm"]) == 2
-    assert records[records.codec == "vtm"]["psnr-rgb"].min() > 50  # 10-bit planes, stored as they are
+    assert np.isinf(records[records.codec == "vtm"]["psnr-rgb"]).all()  # planes of 10 bits lose nothing, and are stored as they are
     assert records.machine.notna().all()
     assert "PSNR: 20 to 30 dB" in (tmp_path / "out" / "index.html").read_text()
     assert (tmp_path / "out" / "pictures" / "index.json").is_file()
