@@ -1,7 +1,8 @@
 """Image codecs that are programs of the user's own: VTM, HM, BPG, ffmpeg, or anything that reads PNG or raw planes.
 
 Planes are YCbCr 4:4:4 after ITU-R BT.709, full range, converted here and not by the codec, so that all of them start from and
-are measured on the same RGB. The published curves of VTM and HM were made so too, but from planes of 8 bits, which are off by up to 1 of 255; 10 bits lose nothing.
+are measured on the same RGB. The published curves of VTM and HM were made so too, but from planes of 8 bits,
+which are off by up to 1 of 255; 10 bits lose nothing.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def intervals(given: Any, metrics: Sequence[str]) -> dict[str, Interval]:
         if name not in (*metrics, "bpp"):
             raise unknown("run.bd_interval", name, (*metrics, "bpp"))
         low, high = pair if isinstance(pair, Sequence) and len(pair) == 2 else (None, None)
-        wrong = not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high
-        if wrong or (name == "bpp" and low <= 0):
+        least = 0 if name == "bpp" else -math.inf
+        if not isinstance(low, int | float) or not isinstance(high, int | float) or not least < low < high:
             raise UserError(f"run.bd_interval={given}: give low and high, as [28,40] in dB, {{ms-ssim-rgb:[12,20]}} or {{bpp:[0.1,1]}}")
     return {str(name): (float(pair[0]), float(pair[1])) for name, pair in ranges.items()}
 
