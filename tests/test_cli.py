@@ -125,6 +125,7 @@ def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["rate.loss.metric=x", "run=train", "quality=1"], "mse, ms-ssim"),
         (["weights=/no/file", "quality=1"], "no such file"),
         (["run=report"], "inputs: give"),
+        (["run.bd_interval=[9,3]", "weights=none"], "give low and high"),
         (["run=report", "inputs=[/nowhere]"], "no records.csv"),
         (["data=folder"], "data.path: has to be given"),
         (["model=mbt2018", "model.net.g_a.act=swish", "weights=none", "quality=1"], "gdn, igdn, relu"),

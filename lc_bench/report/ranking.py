@@ -41,6 +41,8 @@ def intervals(given: Any, metrics: Sequence[str]) -> dict[str, Interval]:
 
 def told(ranges: Mapping[str, Interval], metrics: Sequence[str]) -> str:
     """The interval of each metric in words."""
+    if not ranges:
+        return "all quality that both curves cover"
     rates = f"where the anchor has {span(ranges['bpp'])} bpp" if "bpp" in ranges else "all that both curves cover"
     return "; ".join(f"{LABELS[m].removesuffix(' (dB)')}: {span(ranges[m]) + ' dB' if m in ranges else rates}" for m in metrics)
 
