@@ -177,6 +177,11 @@ def qualities_of(cfg: DictConfig) -> list[float]:
     return list(listed)
 
 
+def plain(value: Any) -> Any:
+    """A list or mapping of the configuration as Python's own."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
 def at_quality(cfg: DictConfig, quality: float) -> DictConfig:
     """A copy of the configuration in which `quality` is that number."""
     copy = cfg.copy()

@@ -67,7 +67,7 @@ def test_runs_join_into_one_report(photos: Path, tmp_path: Path, monkeypatch: py
     common = ["model=bmshj2018-factorized", "data=folder", f"data.path={photos}", "quality=1", *TINY]
     call(monkeypatch, *common, f"hydra.run.dir={tmp_path / 'a'}", "anchor=[jpeg]")
     call(monkeypatch, *common, "model=mbt2018-mean", f"hydra.run.dir={tmp_path / 'b'}", "run.anchors=false")
-    call(monkeypatch, "run=report", f"run.inputs=[{tmp_path / 'a'},{tmp_path / 'b'}]", f"hydra.run.dir={tmp_path / 'c'}")
+    call(monkeypatch, "run=report", f"inputs=[{tmp_path / 'a'},{tmp_path / 'b'}]", f"hydra.run.dir={tmp_path / 'c'}")
     codecs = set(pd.read_csv(tmp_path / "c" / "records.csv").codec)
     assert codecs == {"jpeg", "bmshj2018-factorized (untrained)", "mbt2018-mean (untrained)"}
 
@@ -79,7 +79,7 @@ def test_levels_that_lack_images_are_left_out_and_named(photos: Path, tmp_path: 
     records = pd.concat(pd.read_csv(tmp_path / n / "records.csv") for n in "ab")
     records = records[(records.codec != "jpeg") | (records.image == "a.png")].drop_duplicates(["codec", "level", "image"])
     records.to_csv(tmp_path / "records.csv")
-    call(monkeypatch, "run=report", f"run.inputs=[{tmp_path}]", "run.bd_anchor=webp", f"hydra.run.dir={tmp_path / 'c'}")
+    call(monkeypatch, "run=report", f"inputs=[{tmp_path}]", "run.bd_anchor=webp", f"hydra.run.dir={tmp_path / 'c'}")
     page = (tmp_path / "c" / "index.html").read_text()
     assert "jpeg, level 5: 1 of 2 images" in page
     assert not (tmp_path / "c" / "summary" / "jpeg.json").exists()
@@ -124,8 +124,9 @@ def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["device=tpu"], "auto, cpu, cuda"),
         (["rate.loss.metric=x", "run=train", "quality=1"], "mse, ms-ssim"),
         (["weights=/no/file", "quality=1"], "no such file"),
-        (["run=report"], "run.inputs"),
-        (["run=report", "run.inputs=[/nowhere]"], "no records.csv"),
+        (["run=report"], "inputs: give"),
+        (["run.bd_interval=[9,3]", "weights=none"], "give low and high"),
+        (["run=report", "inputs=[/nowhere]"], "no records.csv"),
         (["data=folder"], "data.path: has to be given"),
         (["model=mbt2018", "model.net.g_a.act=swish", "weights=none", "quality=1"], "gdn, igdn, relu"),
         (["quality=[1,"], "no viable alternative"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..metrics import ms_ssim, psnr
+from .kept import recorded
 
 CODECS = ("jpeg", "jpeg2k", "webp", "avif", "jpegxl")
 
@@ -48,17 +47,8 @@ class Anchor:
 
     def run(self, image: str, pixels: Tensor, level: float) -> dict[str, Any]:
         """The record of one image (3, H, W) uint8 at one level, from the cache if it was measured before."""
-        path = self._cache_path(pixels, level)
-        if path is not None and path.is_file():
-            kept = json.loads(path.read_text())
-            return {**kept, "image": image}
-        record = self.measure(pixels, level)[0]
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{time.time_ns()}.part")
-            part.write_text(json.dumps(record))
-            part.replace(path)
-        return {**record, "image": image}
+        settings = [self.codec, self.version, level, sorted(self.options.items())]
+        return {**recorded(self.cache, pixels, settings, lambda: self.measure(pixels, level)[0]), "image": image}
 
     def measure(self, pixels: Tensor, level: float) -> tuple[dict[str, Any], Tensor]:
         """Record and decoded pixels."""
@@ -80,11 +70,3 @@ class Anchor:
             "decode_s": end - middle,
         }
         return record, decoded
-
-    def _cache_path(self, pixels: Tensor, level: float) -> Path | None:
-        if self.cache is None:
-            return None
-        sha = hashlib.sha256(pixels.contiguous().numpy().tobytes())
-        settings = [self.codec, self.version, level, sorted(self.options.items()), tuple(pixels.shape), 1]
-        sha.update(json.dumps(settings).encode())
-        return self.cache / sha.hexdigest()[:2] / f"{sha.hexdigest()}.json"

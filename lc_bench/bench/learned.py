@@ -14,6 +14,7 @@ from ..data.images import to_bytes, to_unit
 from ..errors import UserError
 from ..metrics import ms_ssim, psnr
 from ..models import PointCode, TransformCode
+from ..ops.device import machine_stamp
 from . import clouds
 from .clock import Clock, costs, rates, reset_peak_memory
 from .complexity import cost_of
@@ -49,7 +50,7 @@ def run_model(
     }
     kept = {r["image"]: r for r in known if all(r.get(k) == v for k, v in note.items())}
     check_kind(sender, data)
-    cost = cost_of(sender)
+    cost = {**cost_of(sender), **machine_stamp(next(sender.parameters()).device)}
     for name, pixels in data.at(places):
         if name in kept:
             yield kept[name]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -22,4 +25,19 @@ def pick_device(name: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU {platform.processor() or platform.machine()}"
+    return f"CPU {cpu_name()}"
+
+
+@cache
+def cpu_name() -> str:
+    """Model as the system tells it (Linux), else the kind of processor."""
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+    return names[0] if names and names[0] != "unknown" else platform.processor() or platform.machine()
+
+
+def machine_stamp(device: torch.device) -> dict[str, str]:
+    """What seconds of a record hold for: processor, threads and version of torch."""
+    threads = f"{torch.get_num_threads()} of {os.cpu_count()} threads"
+    name = f"{device_name(device)}, CPU {cpu_name()}" if device.type == "cuda" else device_name(device)
+    return {"machine": f"{name}, {threads}", "torch": torch.__version__}

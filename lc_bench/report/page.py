@@ -1,35 +1,38 @@
-"""The leaderboard as one HTML file that needs nothing else: plotly, data and pictures are inside."""
+"""The leaderboard as one HTML file that needs nothing else: plotly, data and pictures are inside.
+
+page.html is the skeleton, page.css its look; page.js draws curves and ranking, samples.js what one sample shows.
+"""
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from ..metrics.bd import METHOD
 from . import solids
-from .plots import DASH, colour_of
-from .records import LABELS, Curve, Rank
-from .terminal import percent, span
+from .pictures import Key, Picture, for_page, tensors
+from .plots import COLOURS, colour_of
+from .ranking import Delta, Rank
+from .records import LABELS
 
-MOST_PICTURES = 12  # about 100 kB each, and the page has to open on a phone
-COLUMNS = {
-    "codec": None, "level": None, "image": None, "bytes": 0, "bpp": 4, "bpp_estimated": 4, "psnr-rgb": 2, "ms-ssim-rgb": 4,
+# Of the table of samples: the digits that are shown; the CSV has all.
+DIGITS = {
+    "image": None, "bytes": 0, "bpp": 4, "bpp_estimated": 4, "psnr-rgb": 2, "ms-ssim-rgb": 4,
     "points": 0, "points_decoded": 0, "d1-psnr": 2, "d2-psnr": 2, "d1-psnr-spacing": 2, "d2-psnr-spacing": 2, "chamfer": 6,
     "density": 4, "normals-f1": 4,
     "encode_s": 3, "encode_transform_s": 3, "encode_coding_s": 3, "decode_s": 3, "decode_transform_s": 3, "decode_coding_s": 3,
     "encoder_kmacs_px": 1, "encoder_kmacs_point": 1, "decoder_kmacs_point": 1, "decoder_kmacs_px": 1, "parameters": 0, "peak_memory_mib": 0,
 }  # fmt: skip
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star")  # one more for every round of colours
+FEW = 64  # different texts in a column, of which the page keeps a list
 
 
 def write_page(
@@ -38,114 +41,107 @@ def write_page(
     records: pd.DataFrame,
     data: str,
     anchor: str,
+    interval: str,
     stamp: Mapping[str, Any],
     notes: list[str],
-    pictures: Mapping[tuple[str, float, str], Tensor],
-    originals: Mapping[str, Tensor],
+    pictures: Mapping[Key, Picture],
+    originals: Mapping[str, Picture],
 ) -> None:
     from plotly.offline import get_plotlyjs
 
-    curves = [r.curve for r in ranks]
-    metrics = list(curves[0].values)
-    of_clouds = "chamfer" in curves[0].values
-    shown = {} if of_clouds else _pictures(pictures, originals, records)
-    clouds = solids.by_name(pictures, originals, records) if of_clouds else {}
+    first = ranks[0].curve
+    of_clouds = first.unit == "point"
+    shown = {} if of_clouds else for_page(pictures, originals, records)
+    clouds = solids.by_name(tensors(pictures), tensors(originals), records) if of_clouds else {}
     content = {
-        "plots": [{"label": LABELS[metric], "traces": _traces(curves, metric)} for metric in metrics],
-        "unit": f"bits per {curves[0].unit}",
-        "records": _rows(records),
+        "unit": first.unit,
+        "metrics": [{"key": m, "label": LABELS[m], "short": LABELS[m].removesuffix(" (dB)")} for m in first.values],
+        "curves": _curves(ranks),
+        "records": _table(records),
+        "shown": list(DIGITS.items()),
         "pictures": shown,
         "solids": solids.for_page(clouds),
     }
-    images = max(c.images for c in curves)
-    page = Template((Path(__file__).parent / "page.html").read_text()).substitute(
+    files = Path(__file__).parent
+    samples = max(r.curve.images for r in ranks)
+    page = Template((files / "page.html").read_text()).substitute(
         title=html.escape(f"Rate-distortion leaderboard: {data}"),
-        subtitle=html.escape(f"Mean of {images} samples, real bitstreams. " + ", ".join(f"{k} {v}" for k, v in stamp.items())),
+        subtitle=f"Mean of {samples} samples, real bitstreams.",
         notes="".join(f"<p>Note: {html.escape(n)}</p>" for n in notes),
         anchor=html.escape(anchor),
+        interval=html.escape(interval),
         method=METHOD.capitalize(),
-        ranking=_ranking(ranks, colour_of(curves)),
-        pictures=PICTURES if shown else solids.PART if clouds else "",
+        pictures=PICTURES if shown else solids.PART if clouds else NO_PICTURES,
+        stamp=html.escape("This page: " + ", ".join(f"{k} {v}" for k, v in stamp.items()) + "."),
+        style=(files / "page.css").read_text(),
+        script=(files / "page.js").read_text() + (files / "samples.js").read_text(),
         plotly=get_plotlyjs(),
-        plots="".join(f'<div class="plot" id="plot-{i}"></div>' for i in range(len(metrics))),
-        data=json.dumps(content).replace("</", "<\\/"),
+        # Text inside a script ends at the first "</script", and "<!--" would hide it.
+        data=json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
     path.write_text(page, encoding="utf-8")
 
 
-PICTURES = """<h2>Original and decoded</h2>
-<div class="controls"><label>Image <select id="picture"></select></label><label>Left <select id="left"></select></label>
-<label>Right <select id="right"></select></label></div>
-<div class="pair"><img alt=""><img alt=""></div>
-<input type="range" id="cut" min="0" max="100" value="50" aria-label="Where the two pictures meet">"""
+PICTURES = """<p id="no-picture" hidden>Of this sample the runs left no pictures; the first ones have some.</p>
+<div id="comparison">
+<div class="controls"><label>Left <select id="left"></select></label><label>Right <select id="right"></select></label>
+<label><input type="checkbox" id="real"> pixel by pixel</label></div>
+<div class="stage" id="stage"><div class="pair"><img alt="" draggable="false"><img alt="" draggable="false"></div></div>
+<input type="range" id="cut" min="0" max="100" step="any" value="50" aria-label="Where the two pictures meet, in percent">
+<p class="captions" id="captions"><span></span><span></span></p>
+</div>"""
+NO_PICTURES = "<p>The runs left no pictures.</p>"
 
 
-def _traces(curves: list[Curve], metric: str) -> list[dict[str, Any]]:
+def _curves(ranks: list[Rank]) -> list[dict[str, Any]]:
+    curves = [r.curve for r in ranks]
     colours = colour_of(curves)
-    dash = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
+    turn = {name: i // len(COLOURS) for i, name in enumerate(colours)}
     return [
         {
-            "x": [round(v, 5) for v in c.bpp],
-            "y": [round(v, 4) if math.isfinite(v) else None for v in c.plotted(metric)],
-            "text": [f"level {level}" for level in c.levels],
             "name": c.name,
-            "mode": "lines+markers",
-            "line": {"color": colours[c.name], "dash": dash[DASH[c.kind]], "width": 3 if c.kind == "learned" else 1.5},
-            "hovertemplate": "%{y:.2f} dB at %{x:.3f} bpp, %{text}<extra>" + c.name + "</extra>",
+            "kind": c.kind,
+            "note": c.note,
+            "colour": colours[c.name],
+            "symbol": SYMBOLS[turn[c.name] % len(SYMBOLS)],
+            "levels": c.levels,
+            "bpp": c.bpp,
+            "values": {m: _finite(c.plotted(m)) for m in c.values},
+            "hull": {m: c.hull(m) for m in c.values},
+            "encode_s": _finite(c.encode_s),
+            "decode_s": _finite(c.decode_s),
+            "units": c.units if math.isfinite(c.units) else None,
+            "stamps": c.stamps,
+            "costs": c.costs,
+            "bd": {m: _delta(rank.bd[m]) for m in c.values},
+            "quality": _delta(rank.quality),
         }
-        for c in curves
+        for rank, c in zip(ranks, curves, strict=True)
     ]
 
 
-def _ranking(ranks: list[Rank], colours: dict[str, str]) -> str:
-    labels = [LABELS[m] for m in ranks[0].curve.values]
-    heads = [
-        "",
-        "codec",
-        *(f"BD-rate, {label.removesuffix(' (dB)')}" for label in labels),
-        "bpp",
-        labels[0],
-        "encode (s)",
-        "decode (s)",
-    ]
-    lines = ["<table><thead><tr>", *(f'<th class="{"name" if h == "codec" else ""}">{h}</th>' for h in heads), "</tr></thead><tbody>"]
-    for place, entry in enumerate(ranks, 1):
-        c = entry.curve
-        bd = [f'<td title="{html.escape(entry.bd[m][1])}">{percent(entry.bd[m][0])}</td>' for m in c.values]
-        dot = f'<span class="dot" style="background:{colours[c.name]}"></span>'
-        cells = [span(c.bpp, 3), span(next(iter(c.values.values())), 2), span(c.encode_s, 3), span(c.decode_s, 3)]
-        name = f'<td class="name" title="{html.escape(c.note)}">{dot}{html.escape(c.name)}</td>'
-        lines.append(f'<tr class="{c.kind}"><td>{place}</td>{name}{"".join(bd)}{"".join(f"<td>{v}</td>" for v in cells)}</tr>')
-    return "".join(lines) + "</tbody></table>"
+def _finite(values: Iterable[float]) -> list[float | None]:
+    return [v if math.isfinite(v) else None for v in values]
 
 
-def _rows(records: pd.DataFrame) -> dict[str, Any]:
-    columns = [c for c in COLUMNS if c in records]
-
-    def shown(column: str, value: Any) -> Any:
-        digits = COLUMNS[column]
-        if digits is None:
-            return value.item() if isinstance(value, np.generic) else value
-        return f"{value:,.{digits}f}" if isinstance(value, int | float | np.number) and math.isfinite(value) else None
-
-    rows = [[shown(c, v) for c, v in zip(columns, row, strict=True)] for row in records[columns].itertuples(index=False)]
-    return {"columns": columns, "rows": rows}
+def _delta(delta: Delta) -> list[Any]:
+    return [delta[0] if math.isfinite(delta[0]) else None, delta[1]]
 
 
-def _pictures(
-    pictures: Mapping[tuple[str, float, str], Tensor], originals: Mapping[str, Tensor], records: pd.DataFrame
-) -> dict[str, dict[str, str]]:
-    """Data URIs by image and caption. They are stored as WebP of high quality; the figures beside them are of the true pixels."""
-    found: dict[str, dict[str, str]] = {}
-    for name in list(originals)[:MOST_PICTURES]:
-        found[name] = {"original": _uri(originals[name])}
-        for (codec, level, image), pixels in pictures.items():
-            if image == name:
-                row = records[(records.codec == codec) & (records.level == level) & (records.image == name)].iloc[0]
-                found[name][f"{codec}, {row.bpp:.3f} bpp, {row['psnr-rgb']:.2f} dB"] = _uri(pixels)
-    return found
+def _table(records: pd.DataFrame) -> dict[str, Any]:
+    """By column, every digit; of few different texts a list and places in it. Missing is null, infinity "inf" as in records.csv."""
+    columns = []
+    for name in records:
+        values = [_plain(v) for v in records[name]]
+        texts = list(dict.fromkeys(values))
+        few = len(texts) <= FEW and all(isinstance(v, str) for v in texts)
+        place = {v: i for i, v in enumerate(texts)}
+        columns.append({"name": name, "choices": texts, "values": [place[v] for v in values]} if few else {"name": name, "values": values})
+    return {"columns": columns, "count": len(records)}
 
 
-def _uri(pixels: Tensor) -> str:
-    data = imagecodecs.webp_encode(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()), level=93, lossless=False)
-    return "data:image/webp;base64," + base64.b64encode(data).decode()
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value) if isinstance(value, float) and math.isinf(value) else value

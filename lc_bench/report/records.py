@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..errors import UserError, unknown
-from ..metrics import bd_rate
+from ..metrics import upper_hull
 from ..metrics.image import ms_ssim_db
 
 # The first of each is what the ranking goes by.
 IMAGES = {"psnr-rgb": "PSNR (dB)", "ms-ssim-rgb": "MS-SSIM (dB)"}
 CLOUDS = {"d1-psnr": "D1 PSNR (dB)", "d2-psnr": "D2 PSNR (dB)", "chamfer": "Chamfer (dB)"}
 LABELS = {**IMAGES, **CLOUDS}
+# Of a codec, not of a sample: kMACs per pixel or point and parameters.
+COSTS = ("encoder_kmacs_px", "decoder_kmacs_px", "encoder_kmacs_point", "decoder_kmacs_point", "parameters")
 NEEDED = ("codec", "kind", "level", "version", "data", "image", "bpp", "encode_s", "decode_s")
 SOURCE = "published results collected by the reference implementation (CompressAI)"
 
@@ -60,6 +63,13 @@ class Curve:
     encode_s: list[float]
     decode_s: list[float]
     images: int
+    units: float = math.nan  # mean pixels or points of a sample
+    stamps: tuple[str, ...] = ()  # machines and versions that measured it
+    costs: Mapping[str, float] = field(default_factory=dict)  # of COSTS, means over the levels
+
+    def hull(self, metric: str) -> list[int]:
+        """Places of the points on the upper convex hull, as the metric is plotted."""
+        return upper_hull(self.bpp, self.plotted(metric))
 
     def plotted(self, metric: str) -> list[float]:
         """MS-SSIM and Chamfer distances are drawn in dB, so that higher is better."""
@@ -103,9 +113,27 @@ def curves_of(records: pd.DataFrame) -> list[Curve]:
                 means.encode_s.tolist(),
                 means.decode_s.tolist(),
                 rows.image.nunique(),
+                units=_units(rows),
+                stamps=stamps_of(rows),
+                costs={c: float(np.nanmean(rows[c])) for c in COSTS if c in rows and np.isfinite(rows[c]).any()},
             )
         )
     return curves
+
+
+def _units(rows: pd.DataFrame) -> float:
+    """Mean pixels or points of a sample; NaN where records do not tell."""
+    if "points" in rows:
+        return float(np.mean(rows["points"]))
+    return float(np.mean(rows["width"] * rows["height"])) if "width" in rows else math.nan
+
+
+def stamps_of(rows: pd.DataFrame) -> tuple[str, ...]:
+    """What measured these records: machine and torch, of older records that do not tell "not recorded"."""
+    known = [c for c in ("machine", "torch") if c in rows]
+    parts = pd.DataFrame(rows[known]).drop_duplicates().to_dict("records")
+    told = (", ".join(f"torch {v}" if c == "torch" else str(v) for c, v in part.items() if isinstance(v, str)) for part in parts)
+    return tuple(dict.fromkeys(words or "not recorded" for words in told)) or ("not recorded",)
 
 
 @cache
@@ -127,43 +155,20 @@ def check_published(names: Sequence[str], data: str) -> None:
 
 def published(names: Sequence[str], data: str) -> list[Curve]:
     check_published(names, data)
-    curves = []
-    for name in names:
-        entry = published_curves()[data][name]
-        order = sorted(range(len(entry["bpp"])), key=lambda i: entry["bpp"][i])
-        missing = [math.nan] * len(order)
-        columns = {
-            key: [entry[key][i] for i in order] if key in entry else missing for key in ("bpp", *IMAGES, "encoding_time", "decoding_time")
-        }
-        note = f"{entry.get('description', '')}; {SOURCE}"
-        values = {m: columns[m] for m in IMAGES}
-        times = columns["encoding_time"], columns["decoding_time"]
-        curves.append(Curve(f"{name} (published)", "published", note, columns["bpp"], values, order, *times, images=0))
-    return curves
+    entries = ((name, published_curves()[data][name]) for name in names)
+    return [curve_of(f"{name} (published)", f"{entry.get('description', '')}; {SOURCE}", entry) for name, entry in entries]
 
 
-@dataclass(frozen=True)
-class Rank:
-    curve: Curve
-    bd: dict[str, tuple[float, str]]  # percent and interval, by metric
+def curve_of(name: str, note: str, columns: Mapping[str, Sequence[float | None]]) -> Curve:
+    """A curve that was published as lists: bpp and what there is of metrics and seconds."""
+    order = sorted(range(len(columns["bpp"])), key=lambda i: columns["bpp"][i] or 0)
 
+    def column(key: str) -> list[float]:
+        values = columns.get(key) or [None] * len(order)
+        return [math.nan if values[i] is None else float(values[i]) for i in order]  # type: ignore[arg-type]
 
-def rank(curves: list[Curve], anchor: str) -> list[Rank]:
-    """By BD-rate in the first metric against the anchor, lowest first; curves without one come last."""
-    base = next((c for c in curves if c.name == anchor), None)
-    ranks = []
-    for curve in curves:
-        bd = {}
-        for metric in curve.values:
-            if base is None:
-                bd[metric] = (math.nan, "no anchor curve")
-            elif curve is base:
-                bd[metric] = (0.0, "the anchor")
-            else:
-                bd[metric] = bd_rate(base.bpp, base.plotted(metric), curve.bpp, curve.plotted(metric))
-        ranks.append(Rank(curve, bd))
-    first = next(iter(curves[0].values))
-    return sorted(ranks, key=lambda r: (math.isnan(r.bd[first][0]), r.bd[first][0]))
+    values = {m: column(m) for m in (CLOUDS if CLOUDS.keys() & columns.keys() else IMAGES)}
+    return Curve(name, "published", note, column("bpp"), values, order, column("encoding_time"), column("decoding_time"), images=0)
 
 
 def summary(curve: Curve) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from .records import LABELS, Rank
+from .ranking import Rank
+from .records import LABELS
 
 
 def percent(value: float) -> str:
@@ -38,7 +40,7 @@ def print_ranking(ranks: list[Rank], data: str, anchor: str) -> None:
     for entry in ranks:
         curve = entry.curve
         first = next(iter(curve.values.values()))
-        cells = [curve.name, *(percent(entry.bd[m][0]) for m in metrics), span(curve.bpp, 3), span(first, 2)]
+        cells = [escape(curve.name), *(percent(entry.bd[m][0]) for m in metrics), span(curve.bpp, 3), span(first, 2)]
         if wide:
             cells += [span(curve.encode_s, 3), span(curve.decode_s, 3)]
         table.add_row(*cells, style="bold" if curve.kind == "learned" else None)

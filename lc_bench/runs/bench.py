@@ -20,23 +20,25 @@ from .. import __version__
 from ..api import label_of, load_from, qualities_for
 from ..bench.anchors import Anchor
 from ..bench.draco import Draco
+from ..bench.external import External
 from ..bench.gpcc import Gpcc
 from ..bench.learned import check_kind, run_model
-from ..config import make
+from ..config import make, plain
 from ..data import CloudSet, ImageSet
 from ..errors import UserError, unknown
 from ..models import TransformCode
-from ..ops.device import device_name
+from ..ops.device import device_name, machine_stamp
 from ..ops.paths import cache_dir
 from ..report import write_report
-from ..report.page import MOST_PICTURES
-from ..report.records import check_published
+from ..report.pictures import MOST_PICTURES
+from ..report.ranking import intervals, with_anchor
+from ..report.records import CLOUDS, IMAGES, check_published, published_curves
 from . import ranks
 from .ledger import Ledger, Record, earlier_records
 
 log = logging.getLogger(__name__)
 
-AnyAnchor = Anchor | Draco | Gpcc
+AnyAnchor = Anchor | External | Draco | Gpcc
 COLUMNS = (TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
 
 
@@ -72,8 +74,9 @@ def run(cfg: DictConfig) -> float:
     """Of one rank: it codes its share of the samples, on its own device; the first one writes the report of all."""
     qualities = qualities_for(cfg)
     data: ImageSet | CloudSet = make(cfg.data)
-    anchors = make_anchors(cfg) if cfg.run.anchors else []
+    anchors = make_anchors(cfg, published_curves().get(data.name, {})) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
+    intervals(plain(cfg.run.bd_interval), tuple(IMAGES if isinstance(data, ImageSet) else CLOUDS))
     if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
         raise UserError(f"run.images={cfg.run.images}: give the number of images, 1 or more, or null for all")
     us = ranks.join(cfg)
@@ -121,8 +124,9 @@ def run(cfg: DictConfig) -> float:
     if us.world > 1:
         stamp["processes"] = us.world
     notes = [*dict.fromkeys(chain.from_iterable(skipped)), *(["interrupted: levels may be incomplete"] if interrupted else [])]
-    overlays = list(cfg.run.published)
-    write_report(table, output, data.name, cfg.run.bd_anchor, overlays, stamp, notes, gallery.decoded, gallery.originals)
+    overlays = with_anchor(cfg.run.published, cfg.run.bd_anchor, list(table.codec.unique()), data.name)
+    interval = plain(cfg.run.bd_interval)
+    write_report(table, output, data.name, cfg.run.bd_anchor, overlays, stamp, notes, gallery.decoded, gallery.originals, interval)
     ledger.clean()
     log.info(f"report: {(output / 'index.html').resolve()}")
     if interrupted:
@@ -139,19 +143,22 @@ def load_pair(cfg: DictConfig, quality: float, device: torch.device) -> tuple[Tr
 
 def run_anchor(anchor: AnyAnchor, data: ImageSet | CloudSet, places: Iterable[int]) -> Iterator[Record]:
     """Records of an anchor at every level, one after the other: their seconds stand beside those of the learned codecs."""
+    here = machine_stamp(torch.device("cpu"))  # what a cache keeps says itself where it was measured
     for name, pixels in data.at(places):
         for level in anchor.levels:
             note = {"codec": anchor.name, "kind": "anchor", "level": level, "weights": "", "version": anchor.version, "data": data.name}
-            yield {**note, **anchor.run(name, pixels, level)}
+            yield {**note, **here, **anchor.run(name, pixels, level)}
 
 
-def make_anchors(cfg: DictConfig) -> list[AnyAnchor]:
+def make_anchors(cfg: DictConfig, overlays: Iterable[str] = ()) -> list[AnyAnchor]:
+    """Those that can run here. overlays: curves of others, which BD-rate may be relative to as well."""
     anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in (cfg.get("anchor") or {}).values()]
     for missing in [a for a in anchors if not isinstance(a, Anchor) and a.missing]:
         log.warning(missing.missing)
         anchors.remove(missing)
-    if anchors and cfg.run.bd_anchor not in [a.name for a in anchors]:
-        raise unknown("run.bd_anchor", cfg.run.bd_anchor, [a.name for a in anchors], "Add others with anchor=[...].")
+    names = [a.name for a in anchors]
+    if anchors and cfg.run.bd_anchor not in [*names, *overlays]:
+        raise unknown("run.bd_anchor", cfg.run.bd_anchor, names, "Add others with anchor=[...].")
     return anchors
 
 
