@@ -103,7 +103,7 @@ def test_sets_that_are_not_there_say_where_to_get_them(tmp_path: Path, monkeypat
     monkeypatch.setenv("LC_BENCH_DATA", str(tmp_path))
     for name in ("bsds500", "vimeo90k"):
         with pytest.raises(UserError, match="LC_BENCH_DATA"):
-            make(compose(f"data={name}").data)
+            make(compose(f"data={name}", "data.download=false").data)
     (tmp_path / "vimeo90k" / "sequences" / "00001" / "0001").mkdir(parents=True)
     write(tmp_path / "vimeo90k" / "sequences" / "00001" / "0001" / "im1.png", GREY)
     (tmp_path / "vimeo90k" / "sep_trainlist.txt").write_text("00001/0001\n")
