@@ -32,7 +32,7 @@ def openimages(
 ) -> ImageSet:
     """Images of LC_BENCH_DATA/name that a text file lists, one a line: split/id, such as train/000002b66c9c498e, or an id of train.
 
-    address: with {image} in place of split/id. Images that the server does not have are left out and kept in missing.txt.
+    address: of the folder that holds train and so on. Images that the server does not have are left out and kept in missing.txt.
     """
     root = data_root() / name
     images = _listed(Path(list).expanduser())
@@ -78,7 +78,7 @@ def _bring(root: Path, images: list[str], address: str, advice: str) -> set[str]
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            fetch.download(address.format(image=image), path, "", advice, show=False)
+            fetch.download(f"{address}/{image}.jpg", path, "", advice, show=False)
         except fetch.AbsentError:
             return image
         return None

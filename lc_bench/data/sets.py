@@ -81,12 +81,13 @@ def listed(
     size: int,
     sha256: Mapping[str, str] | None = None,
     md5: Mapping[str, str] | None = None,
+    ending: str = "",
     download: bool | None = None,
     on_error: str = "fail",
 ) -> ImageSet:
     """A set whose images are published one by one: LC_BENCH_DATA/name, each checked against its hash, downloaded if it is not there.
 
-    address: with {file} in place of an image's name, of the image or of a zip archive that holds it alone.
+    address: of the folder; ending: what an image's name has there besides, .zip for archives that hold it alone.
     """
     root = data_root() / name
     expected = {**(sha256 or {}), **{file: f"md5:{digits}" for file, digits in (md5 or {}).items()}}
@@ -94,7 +95,7 @@ def listed(
     missing = sum(not (root / file).is_file() for file in expected)
     if missing:
         agree(name, size * missing / count, address, f"licence: {licence}; {source}", download, by_hand)
-    paths = [obtain_one(name, address.format(file=file), root / file, digits, by_hand) for file, digits in expected.items()]
+    paths = [obtain_one(name, f"{address}/{file}{ending}", root / file, digits, by_hand) for file, digits in expected.items()]
     return ImageSet(name, root, tuple(paths), on_error)
 
 
