@@ -43,6 +43,9 @@ class Decoded:
                 if not index.is_file():
                     _decode(images, self.file, index)
         self.entries: list[list[int] | str] = json.loads(index.read_text())  # place, height, width; or what is wrong
+        told = next((entry for entry in self.entries if isinstance(entry, str)), None)
+        if told and images.on_error == "fail":  # decoded by a run that skipped it
+            raise UserError(told)
         self.values: np.memmap | None = None  # mapped by each process for itself
 
     def __getstate__(self) -> dict[str, object]:

@@ -105,7 +105,7 @@ def _converted(opened: Image.Image) -> np.ndarray:
 
 def to_unit(pixels: Tensor) -> Tensor:
     """uint8 -> float32 in [0, 1], the same on every device: by a number that is not on it, CUDA multiplies with the inverse."""
-    return pixels.float() / torch.full((), 255.0, device=pixels.device)
+    return pixels.float().div_(torch.full((), 255.0, device=pixels.device))
 
 
 def to_bytes(x: Tensor) -> Tensor:
