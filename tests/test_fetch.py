@@ -372,6 +372,7 @@ def test_first_hash_is_kept(server: Server, data: Path) -> None:
     wanted = tecnick(server, archive)
     with pytest.raises(UserError, match="not the file that was published"):
         make(compose(*wanted, f"data.splits.test.size={2 * len(archive)}").data)
+    (data / "downloads" / "tecnick" / "testimages.zip").unlink()
     assert len(make(compose(*wanted).data)) == 3
     notes = data / "downloads" / "tecnick" / "SHA256SUMS"
     assert notes.read_text() == f"{hashlib.sha256(archive).hexdigest()}  testimages.zip\n"
@@ -427,3 +428,10 @@ def test_subsets_by_a_list(server: Server, data: Path, tmp_path: Path) -> None:
     listing.write_text("".join(f"{i:016x}\n" for i in range(10_000)))
     with pytest.raises(UserError, match="data.download=true gets 2.9 GB"):
         make(compose(*wanted).data)
+
+
+def test_full_disks_while_unpacking(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(zipped({"1.png": b"x"}))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        unpack(tmp_path / "archive", tmp_path / "file" / "out", "*.png", -1, 100)

@@ -6,6 +6,7 @@ first download is written to SHA256SUMS there (as `sha256sum -c` reads it), and 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..errors import UserError
 from ..ops.fetch import alone, digest_of, download, fetch, fits
 from ..ops.paths import data_root
 from ..ops.unpack import unpack
+
+log = logging.getLogger(__name__)
 
 LARGE = 2_000_000_000  # bytes that are not downloaded without asking
 SLACK = 0.05  # sizes of archives without a published hash are known in rounded megabytes
@@ -70,6 +73,8 @@ def obtain(name: str, folder: Path, archive: Archive, advice: str) -> None:
         place(file, folder, archive)
         if own:
             file.unlink()
+        else:  # put there by hand, or by a run that was ended before it unpacked
+            log.info(f"{file}: unpacked to {folder}, not needed any more")
 
 
 def noted(store: Path, file: str) -> str:
@@ -83,8 +88,7 @@ def note(file: Path, archive: Archive) -> None:
     """Trust on first use: the size has to be about that which is known, the hash is kept."""
     size = file.stat().st_size
     if abs(size - archive.size) > SLACK * archive.size:
-        file.unlink()
-        raise UserError(f"{archive.address}: {size:,} bytes, about {archive.size:,} were expected: not the file that was published")
+        raise UserError(f"{file}: {size:,} bytes, about {archive.size:,} were expected: not the file that was published. Delete it")
     with (file.parent / NOTES).open("a") as notes:
         notes.write(f"{digest_of(file)}  {file.name}\n")
 

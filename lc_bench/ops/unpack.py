@@ -43,6 +43,10 @@ def unpack(archive: Path, folder: Path, take: str, strip: int, limit: int) -> in
                     out.write(piece)
             count += 1
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk; a damaged bz2 has none
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror}). Make room, or set LC_BENCH_DATA to a folder of yours"
+            ) from None
         raise UserError(f"{archive}: {archive.stat().st_size:,} bytes, cannot be unpacked ({error}). Delete it and run again") from None
     return count
 
