@@ -312,9 +312,11 @@ def clic(server: Server, archive: bytes, *more: str) -> list[str]:
     return ["data=clic2020-mobile", *(f"data.splits.test.{key}={value}" for key, value in fields.items()), *more]
 
 
-def test_archived_sets(server: Server, data: Path) -> None:
+def test_archived_sets(server: Server, data: Path, caplog: pytest.LogCaptureFixture) -> None:
     wanted = clic(server, zipped({**pictures(3), "__MACOSX/pictures/._0.png": b"x"}))
+    caplog.set_level("INFO")
     images = make(compose(*wanted).data)
+    assert "licence: none is named; released by the Computer Vision Lab" in caplog.text
     assert (images.name, [name for name, _ in images]) == ("clic2020-mobile-test", ["test/0.png", "test/1.png", "test/2.png"])
     assert parts(data / "downloads" / "clic2020-mobile") == [], "the archive is still there"
     make(compose(*wanted).data)

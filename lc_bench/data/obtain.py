@@ -47,10 +47,11 @@ def gigabytes(size: float) -> str:
 
 
 def agree(name: str, size: float, address: str, terms: str, allowed: bool | None, otherwise: str) -> None:
-    """UserError unless it may be downloaded: allowed is data.download, None for `unless it is large`."""
+    """Say what is downloaded on which terms; UserError unless it may be. allowed is data.download, None for `unless it is large`."""
     if allowed not in (None, True, False):
         raise UserError(f"data.download={allowed}: give true, false, or null (true for less than {gigabytes(LARGE)})")
     if allowed or (allowed is None and size < LARGE):
+        log.info(f"data={name}: {gigabytes(size)} from {address} ({terms})")
         return
     raise UserError(f"data={name}: not on this machine. data.download=true gets {gigabytes(size)} from {address} ({terms}); {otherwise}")
 
