@@ -6,7 +6,7 @@ Which points of a cloud are taken is drawn from the cloud's place in its set, so
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +57,11 @@ class CloudSet:
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """(name, points (N, 3)) of every usable cloud."""
-        return usable(self.names, self.cloud, self.on_error, self.skipped)
+        return self.at(range(len(self)))
+
+    def at(self, places: Iterable[int]) -> Iterator[tuple[str, Tensor]]:
+        """Those at some places, as iterating gives them."""
+        return usable(places, self.names, self.cloud, self.on_error, self.skipped)
 
 
 def check_cloud(points: Tensor, name: str) -> Tensor:

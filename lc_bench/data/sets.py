@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -47,8 +47,16 @@ class ImageSet:
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """(name, pixels (3, H, W) uint8) of every readable image."""
-        names = [self.label(path) for path in self.paths]
-        return usable(names, lambda place: read_image(self.paths[place], names[place]), self.on_error, self.skipped)
+        return self.at(range(len(self)))
+
+    def at(self, places: Iterable[int]) -> Iterator[tuple[str, Tensor]]:
+        """Those at some places, as iterating gives them."""
+        names = self.names
+        return usable(places, names, lambda place: read_image(self.paths[place], names[place]), self.on_error, self.skipped)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(self.label, self.paths))
 
     def label(self, path: Path) -> str:
         """The name of a sample: unique in the set, the same on every machine."""

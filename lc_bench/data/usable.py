@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -14,9 +14,11 @@ def check_on_error(on_error: str) -> None:
         raise UserError(f"data.on_error={on_error}: there are: fail, skip")
 
 
-def usable(names: Sequence[str], load: Callable[[int], Tensor], on_error: str, skipped: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """(name, load(place)) of every sample that can be used; what others say is added to `skipped`, once."""
-    for place, name in enumerate(names):
+def usable(
+    places: Iterable[int], names: Sequence[str], load: Callable[[int], Tensor], on_error: str, skipped: list[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, load(place)) of the samples at these places that can be used; what others say is added to `skipped`, once."""
+    for place in places:
         try:
             sample = load(place)
         except UserError as error:
@@ -25,4 +27,4 @@ def usable(names: Sequence[str], load: Callable[[int], Tensor], on_error: str, s
             if str(error) not in skipped:
                 skipped.append(str(error))
             continue
-        yield name, sample
+        yield names[place], sample
