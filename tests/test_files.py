@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import call, refused
 from PIL import Image
 from torch import Tensor, nn
 
 import lc_bench
-from lc_bench.__main__ import main
 from lc_bench.coding.container import LARGEST_AREA, Header, Identity, is_tiled, pack, read_head, unpack
 from lc_bench.coding.tiles import TileFile, pack_tiles
 from lc_bench.data.images import read_image, to_bytes, to_unit
@@ -35,29 +34,6 @@ def lite() -> TransformCode:
 @pytest.fixture(scope="module")
 def tiny() -> TransformCode:
     return lc_bench.build("mbt2018-mean", N=16, M=24)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder of the command."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["lc_bench", *arguments])
-    main()
-
-
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
-    """What a command says that ends with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        call(monkeypatch, *arguments)
-    assert ended.value.code == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert all(line.startswith("lc_bench: ") for line in told), told
-    return told
 
 
 def picture(height: int, width: int) -> np.ndarray:

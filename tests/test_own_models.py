@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import call
 
 import lc_bench
-from lc_bench.__main__ import main
 from lc_bench.errors import UserError
 
 MODEL = """
@@ -37,11 +37,6 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL)
     (tmp_path / "my_layers.py").write_text(LAYER)
     return tmp_path
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["lc_bench", *arguments])
-    main()
 
 
 def test_own_model_by_command(project: Path) -> None:

@@ -89,9 +89,12 @@ def test_published_checkpoint_is_downloaded_once(server: tuple[str, Path], tmp_p
     assert weights.fetch_published(file, tmp_path / "cache") == path
 
 
-def test_wrong_hash_cut_and_missing_files_leave_nothing(server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_hash_cut_and_missing_files_leave_no_weights(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, root = server
     monkeypatch.setenv("LC_BENCH_WEIGHTS_URL", address)
+    monkeypatch.setattr("lc_bench.ops.fetch.PAUSES", (0, 0))
     for file, words in (
         (publish(root, "wrong", "00000000"), "SHA-256"),
         (publish(root, "cut"), "cut short"),
@@ -100,7 +103,7 @@ def test_wrong_hash_cut_and_missing_files_leave_nothing(server: tuple[str, Path]
         with pytest.raises(UserError, match=words) as caught:
             weights.fetch_published(file, tmp_path / "cache")
         assert "weights=none" in str(caught.value), "the way out is not told"
-        assert not list((tmp_path / "cache").glob("*")), file
+        assert not list((tmp_path / "cache").glob("*.tar")), file
 
 
 def test_offline_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

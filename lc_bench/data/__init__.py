@@ -2,19 +2,22 @@
 
 from .cloud_layouts import modelnet_h5, s3dis, semantickitti, shapenet_part
 from .cloud_sets import CloudSet, clouds, kitti, modelnet
-from .sets import ImageSet, folder, kodak, local, samples
+from .openimages import openimages
+from .sets import ImageSet, archived, folder, listed, local, samples
 from .shapes import shapes
 
 __all__ = [
     "CloudSet",
     "ImageSet",
+    "archived",
     "clouds",
     "folder",
     "kitti",
-    "kodak",
+    "listed",
     "local",
     "modelnet",
     "modelnet_h5",
+    "openimages",
     "s3dis",
     "samples",
     "semantickitti",

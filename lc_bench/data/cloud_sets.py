@@ -18,6 +18,7 @@ from ..errors import UserError, unknown
 from ..ops.cubes import cubes
 from ..ops.paths import data_root
 from .cloud_files import READERS, on_surface, read_cloud
+from .usable import check_on_error, usable
 
 SCALES = ("none", "l2", "linf")
 PUBLISHED = {"modelnet10": "points/modelnet10_1024", "modelnet40": "points/modelnet40_10k"}
@@ -41,8 +42,7 @@ class CloudSet:
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise unknown("data.normalise", self.scale, SCALES)
-        if self.on_error not in ("fail", "skip"):
-            raise UserError(f"data.on_error={self.on_error}: there are: fail, skip")
+        check_on_error(self.on_error)
         if not self.names:
             raise UserError(f"data={self.name}: no clouds in it")
 
@@ -61,17 +61,7 @@ class CloudSet:
 
     def at(self, places: Iterable[int]) -> Iterator[tuple[str, Tensor]]:
         """Those at some places, as iterating gives them."""
-        for place in places:
-            name = self.names[place]
-            try:
-                points = self.cloud(place)
-            except UserError as error:
-                if self.on_error == "fail":
-                    raise UserError(f"{error} (data.on_error=skip goes on without it)") from None
-                if str(error) not in self.skipped:
-                    self.skipped.append(str(error))
-                continue
-            yield name, points
+        return usable(places, self.names, self.cloud, self.on_error, self.skipped)
 
 
 def check_cloud(points: Tensor, name: str) -> Tensor:

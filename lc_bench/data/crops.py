@@ -10,25 +10,31 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import UserError
-from .images import read_image, to_unit
+from .decoded import Decoded
+from .images import read_image, read_pixels, to_tensor, to_unit
 from .sets import ImageSet
 
 
 @dataclass
 class Batch:
-    """x: images (B, 3, H, W) in [0, 1]; units: pixels of each sample, by which its bits are divided; names: of the files."""
+    """x: images (B, 3, H, W) in [0, 1], or as bytes until they are on their device; units: pixels of each sample, by which its bits are
+    divided; names: of the files.
+    """
 
     x: Tensor
     units: int
     names: list[str]
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.x.to(device), self.units, self.names)
+        """On the device, in [0, 1]: workers hand on bytes, a quarter of what floats would be."""
+        x = self.x.to(device, non_blocking=True)  # waits unless it is pinned and goes to a GPU
+        return Batch(to_unit(x) if x.dtype == torch.uint8 else x, self.units, self.names)
 
     def pin_memory(self) -> Batch:
         return Batch(self.x.pin_memory(), self.units, self.names)
@@ -41,30 +47,35 @@ class Crops(Dataset[tuple[str, Tensor]]):
         self.images = images
         self.size = size
         self.seed = seed
+        self.decoded = Decoded(images) if images.cache else None
 
     def __getitem__(self, position: int) -> tuple[str, Tensor]:
+        """Name and crop (3, size, size) uint8."""
         count = len(self.images)
         epoch, place = divmod(position, count)
         order = order_of(self.seed, epoch, count)
         for offset in range(count):  # with data.on_error=skip, the next image stands in for one that cannot be used
-            path = self.images.paths[order[(place + offset) % count]]
+            chosen = order[(place + offset) % count]
+            path = self.images.paths[chosen]
             name = self.images.label(path)
             try:
-                return name, to_unit(self._crop(read_image(path, name), name, position))
+                pixels = read_pixels(path, name) if self.decoded is None else self.decoded[chosen]
+                return name, to_tensor(self._crop(pixels, name, position))
             except UserError:
                 if self.images.on_error == "fail":
                     raise
         raise UserError(f"data={self.images.name}: none of its {count} images can be read and holds a crop of {self.size}")
 
-    def _crop(self, pixels: Tensor, name: str, position: int) -> Tensor:
-        height, width = pixels.shape[1:]
+    def _crop(self, pixels: np.ndarray, name: str, position: int) -> np.ndarray:
+        """Of (H, W, 3), a view."""
+        height, width = pixels.shape[:2]
         if height < self.size or width < self.size:
             raise UserError(f"{name}: {width}x{height}, under crops of {self.size}. Lower run.crop, or data.on_error=skip")
         draw = generator_of(self.seed, position, 1)
         top = int(torch.randint(height - self.size + 1, (), generator=draw))
         left = int(torch.randint(width - self.size + 1, (), generator=draw))
-        crop = pixels[:, top : top + self.size, left : left + self.size]
-        return crop.flip(2) if int(torch.randint(2, (), generator=draw)) else crop
+        crop = pixels[top : top + self.size, left : left + self.size]
+        return crop[:, ::-1] if int(torch.randint(2, (), generator=draw)) else crop
 
 
 @functools.lru_cache(maxsize=2)
@@ -107,7 +118,7 @@ class Whole(Dataset[tuple[str, Tensor]]):
 
     def __getitem__(self, place: int) -> tuple[str, Tensor]:
         path = self.images.paths[place]
-        return self.images.label(path), to_unit(read_image(path, self.images.label(path)))
+        return self.images.label(path), read_image(path, self.images.label(path))
 
 
 def validation_loader(images: ImageSet, rank: int = 0, world: int = 1) -> DataLoader:

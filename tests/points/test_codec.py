@@ -11,13 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import CLOUD_MODELS, small
+from conftest import CLOUD_MODELS, call, small
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 import lc_bench
-from lc_bench.__main__ import main
 from lc_bench.bench.clouds import code_cloud
 from lc_bench.bench.complexity import cost_of
 from lc_bench.coding.container import Header, pack, unpack
@@ -230,11 +229,6 @@ def test_benchmark_and_cost() -> None:
         lc_bench.benchmark(model, data="samples")
     with pytest.raises(UserError, match="holds clouds.*takes images"):
         lc_bench.benchmark(lc_bench.build("bmshj2018-factorized", N=8, M=12), data="shapes")
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["lc_bench", *arguments])
-    main()
 
 
 @pytest.mark.parametrize("name", CLOUD_MODELS)
