@@ -32,6 +32,7 @@ from ..ops.paths import cache_dir
 from ..report import write_report
 from ..report.page import MOST_PICTURES
 from ..report.records import check_published, read_records
+from ..tracking import log_benchmark, make_loggers, told_of
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def main(cfg: DictConfig) -> float:
     check_published(cfg.run.published, data.name)
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
+    loggers = make_loggers(cfg, output, f"{cfg.model.name} on {data.name}")
     # The first model before the anchors: a missing checkpoint is told at once, not after minutes.
     pair = load_pair(cfg, qualities[0], device)
     check_kind(pair[0], data)
@@ -99,6 +101,7 @@ def main(cfg: DictConfig) -> float:
     notes = [*data.skipped, *(["interrupted: levels may be incomplete"] if interrupted else [])]
     overlays = list(cfg.run.published)
     write_report(table, output, data.name, cfg.run.bd_anchor, overlays, stamp, notes, gallery.decoded, gallery.originals)
+    log_benchmark(loggers, told_of(cfg), output, table, gallery.decoded, gallery.originals)
     log.info(f"report: {(output / 'index.html').resolve()}")
     if interrupted:
         log.info(f"interrupted; continue with run.resume={output}")
