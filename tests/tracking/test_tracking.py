@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def wandb_records(path: Path) -> Iterator[Any]:
             yield record
 
 
+def until_ended(path: Path) -> list[Any]:
+    """All messages, when the last of them is there: wandb's own process may still be writing."""
+    patience = time.monotonic() + 60
+    while True:
+        records = list(wandb_records(path))
+        if any(r.WhichOneof("record_type") == "exit" for r in records) or time.monotonic() > patience:
+            return records
+        time.sleep(0.1)
+
+
 class WandbRun:
     """What one offline run holds."""
 
@@ -99,7 +110,7 @@ class WandbRun:
         self.summary: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.ended = None
-        for record in wandb_records(file):
+        for record in until_ended(file):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.id, self.name, self.job = record.run.run_id, record.run.display_name, record.run.job_type
@@ -229,7 +240,7 @@ def test_a_resumed_run_goes_on_where_it_was(project: Path, tmp_path: Path, monke
     first = WandbRun(out)
     first.folder.rename(tmp_path / "first")
     (out / "last.ckpt").unlink()
-    train(monkeypatch, project, tmp_path / "short", "logger=[]", "run.steps=3", "scheduler.steps=6")
+    train(monkeypatch, project, tmp_path / "short", "logger=[]", "run.steps=3", "scheduler.T_max=6")
     (tmp_path / "short" / "last.ckpt").rename(out / "last.ckpt")
     train(monkeypatch, project, out, ALL, "run.resume=auto")
     second = WandbRun(out)
@@ -307,7 +318,7 @@ def test_csv_alone_adds_nothing_to_a_benchmark(project: Path, tmp_path: Path, mo
 
 def test_jobs_of_a_sweep_are_runs_of_their_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = [f"data.path={project / 'photos'}", "weights=none", "run.anchors=false", "logger=[wandb]", f"hydra.sweep.dir={tmp_path / 's'}"]
-    call(monkeypatch, *SMALL, *choice, "-m", "quality=1,2", "run.images=1")
+    call(monkeypatch, "-m", "quality=1,2", "run.images=1", *SMALL, *choice)
     runs = [WandbRun(tmp_path / "s" / str(i)) for i in range(2)]
     assert runs[0].id != runs[1].id
     assert [run.config["quality"] for run in runs] == [1, 2]
