@@ -29,8 +29,14 @@ def log_benchmark(
     decoded: Pictures,
     originals: Mapping[str, Tensor],
 ) -> None:
-    """After the report was written into `output`. told: of origin.told_of; decoded, originals: what the report shows of images."""
+    """After the report was written into `output`; of many processes, by the first. told: of origin.told_of; decoded, originals:
+    what the report shows of images.
+    """
     if not loggers:
+        return
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank != 0:
         return
     log_config(loggers, told)
     whole, _ = complete(records)

@@ -324,6 +324,19 @@ def test_jobs_of_a_sweep_are_runs_of_their_own(project: Path, tmp_path: Path, mo
     assert [run.config["quality"] for run in runs] == [1, 2]
 
 
+def test_of_two_processes_the_first_tells(project: Path, tmp_path: Path) -> None:
+    run = [f"data.path={project / 'photos'}", "run=train", "quality=3", "run.batch=1", "run.crop=64", "run.workers=0", "run.log_every=1"]
+    two = ["run.steps=3", "run.val_every=3", "device=cpu", "trainer.devices=2", "++trainer.strategy=ddp", ALL]
+    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *SMALL, *run, *two, f"hydra.run.dir={tmp_path / 'out'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    told = WandbRun(tmp_path / "out")
+    assert [row["trainer/global_step"] for row in told.history if "train/loss" in row] == [0, 1, 2]
+    assert len(told.pictures("reconstructions")) == 1
+    assert [e.step for e in events_of(tmp_path / "out").Scalars("train/loss")] == [0, 1, 2]
+    assert len(list((tmp_path / "out" / "tensorboard").glob("events*"))) == 1
+
+
 def test_a_failed_run_says_so(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit):
         train(monkeypatch, project, tmp_path / "out", "logger=[wandb]", "run.crop=75")
