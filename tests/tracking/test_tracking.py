@@ -326,7 +326,7 @@ def test_jobs_of_a_sweep_are_runs_of_their_own(project: Path, tmp_path: Path, mo
 
 def test_of_two_processes_the_first_tells(project: Path, tmp_path: Path) -> None:
     run = [f"data.path={project / 'photos'}", "run=train", "quality=3", "run.batch=1", "run.crop=64", "run.workers=0", "run.log_every=1"]
-    two = ["run.steps=3", "run.val_every=3", "device=cpu", "trainer.devices=2", "++trainer.strategy=ddp", ALL]
+    two = ["run.steps=3", "run.val_every=3", "trainer=ddp_cpu", ALL]
     command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *SMALL, *run, *two, f"hydra.run.dir={tmp_path / 'out'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
