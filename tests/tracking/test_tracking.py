@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from lc_bench.__main__ import main
@@ -328,7 +330,7 @@ def test_of_two_processes_the_first_tells(project: Path, tmp_path: Path) -> None
     run = [f"data.path={project / 'photos'}", "run=train", "quality=3", "run.batch=1", "run.crop=64", "run.workers=0", "run.log_every=1"]
     two = ["run.steps=3", "run.val_every=3", "trainer=ddp_cpu", ALL]
     command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *SMALL, *run, *two, f"hydra.run.dir={tmp_path / 'out'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     told = WandbRun(tmp_path / "out")
     assert [row["trainer/global_step"] for row in told.history if "train/loss" in row] == [0, 1, 2]
