@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-_API = ("benchmark", "build", "compress", "decompress", "export_coder", "export_decoder", "load", "load_reference_state")
+_API = ("benchmark", "build", "compress", "decompress", "export_coder", "export_decoder", "inspect", "load", "load_reference_state")
 __all__ = ["__version__", *_API]  # pyright: ignore[reportUnsupportedDunderAll]
 
 

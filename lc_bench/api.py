@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from .bench.learned import run_model
-from .coding.container import is_cubed, is_tiled, read_head
+from .coding.container import Stream, is_cubed, is_tiled, read_head, unpack
+from .coding.cubes import unpack_cubes
+from .coding.tiles import TileFile
 from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
 from .errors import StreamError, UserError
 from .models import PointCode, TransformCode, cubed, script, tiled, weights
@@ -185,6 +187,35 @@ def decompress(model: TransformCode, streams: list[bytes], region: tiled.Region 
             out[place, :, top : top + part.shape[1], left : left + part.shape[2]] = part
     assert out is not None
     return out
+
+
+def inspect(stream: Stream) -> dict[str, Any]:
+    """What a stream says of itself; no model is needed. StreamError unless all its checksums match.
+
+    sizes: height and width, or number of points; level: None of models of one rate; segments: bytes of each latent, in coding order,
+    over all tiles or cubes; parts: number of these, 1 for a whole image or cloud; head: bytes of everything else.
+    """
+    header, _, _ = read_head(stream)
+    if is_tiled(stream):
+        file = TileFile(stream)
+        parts = [file.segments(number) for number in range(file.rows * file.columns)]
+    else:
+        parts = [cube.segments for cube in unpack_cubes(stream[:])[1]] if is_cubed(stream) else [unpack(stream)[1]]
+    segments = [sum(map(len, latent)) for latent in zip(*parts, strict=True)]
+    return {
+        "version": stream[2],
+        "architecture": header.identity.architecture.hex(),
+        "weights": header.identity.weights.hex(),
+        "model": header.model,
+        "sizes": header.sizes,
+        "level": None if header.level is None else header.level / 16,
+        "tile": header.tile,
+        "cube": header.cube,
+        "parts": len(parts),
+        "segments": segments,
+        "head": len(stream) - sum(segments),
+        "bytes": len(stream),
+    }
 
 
 def export_decoder(model: TransformCode, path: str | Path, size: tuple[int, int], level: float | None = None) -> None:

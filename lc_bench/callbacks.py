@@ -22,6 +22,10 @@ class Progress(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return "training"
 
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Without the name of a logger's version, which says nothing here."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}  # type: ignore[return-value]
+
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Writes beside the target and moves it in place, so that the file of that name is always a whole one."""

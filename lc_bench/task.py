@@ -102,12 +102,19 @@ class Task(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         terms = self._terms(batch)
-        for name in ("loss", "bpp", "psnr"):
+        for name in ("loss", "bpp", "psnr", "distortion"):
             self.log(f"val/{name}", getattr(terms, name), batch_size=len(batch.x), sync_dist=True, prog_bar=name == "loss")
 
     def _terms(self, batch: Batch) -> Terms:
         level = self._levels(batch)
         out = self.model(batch.x, level)
+        for name, bits in out.bits.items():
+            self.log(
+                f"{'train' if self.training else 'val'}/bpp_{name}",
+                bits.detach().mean() / batch.units,
+                batch_size=len(batch.x),
+                sync_dist=not self.training,
+            )
         extras = {"extras": out.extras} if out.extras else {}
         with torch.autocast(batch.x.device.type, enabled=False):
             return self.loss(batch.x, out.x_hat, out.bits, batch.units, level, **extras)

@@ -1,8 +1,7 @@
-"""What the README and the notebook tell, runs."""
+"""What the README tells, runs."""
 
 from __future__ import annotations
 
-import json
 import re
 
 from conftest import ROOT
@@ -31,16 +30,6 @@ def test_links_and_pictures_are_there() -> None:
     for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-def test_notebooks_run() -> None:
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    assert notebooks
-    for notebook in notebooks:
-        names: dict[str, object] = {}
-        for cell in json.loads(notebook.read_text())["cells"]:
-            if cell["cell_type"] == "code":
-                exec("".join(cell["source"]), names)
 
 
 def test_make_help_lists_the_targets() -> None:

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "lc_bench"
 # A part may import those listed before it in its line, and itself. errors and ops are open to all.
-LAYERS = ["coding", "entropy", "codecs", "models", "task", "callbacks", "bench", "report", "api", "runs", "__main__"]
+LAYERS = ["coding", "entropy", "codecs", "models", "task", "callbacks", "bench", "report", "api", "tracking", "runs", "__main__"]
 LEAVES = {"layers": set(), "metrics": set(), "data": set(), "losses": {"metrics"}}
 OPEN = {"errors", "ops"}
 EXTRA = {
@@ -19,6 +19,7 @@ EXTRA = {
     "bench": {"data", "metrics"},
     "report": {"metrics"},
     "api": {"config"},
+    "tracking": {"config", "data", "metrics"},
     "runs": {"config", "data"},
     "__main__": {"config"},
 }

@@ -13,7 +13,7 @@ from ..errors import UserError
 from .page import write_page
 from .pictures import Key, Picture, save, tensors
 from .plots import plot_curves
-from .ranking import anchor_among, intervals, rank, told
+from .ranking import Rank, anchor_among, intervals, rank, told
 from .records import Curve, complete, curves_of, published, summary
 from .solids import by_name, draw_stills
 from .terminal import print_ranking
@@ -31,8 +31,9 @@ def write_report(
     originals: Mapping[str, Picture] | None = None,
     bd_interval: Any = None,
     further: Sequence[Curve] = (),
-) -> None:
+) -> list[Rank]:
     """records.csv, summary/CODEC.json, pictures/, rd-*.png, index.html, of clouds cloud-*.png, in `output`, and the table on the terminal.
+    Returns the ranking.
 
     bd_interval: as ranking.intervals takes it; further: curves of others, besides the published ones of `overlays`.
     """
@@ -65,3 +66,4 @@ def write_report(
     print_ranking(ranks, data, anchor)
     for note in notes:
         print(f"note: {note}")
+    return ranks

@@ -33,6 +33,7 @@ from ..report import write_report
 from ..report.pictures import MOST_PICTURES
 from ..report.ranking import intervals, with_anchor
 from ..report.records import CLOUDS, IMAGES, check_published, published_curves
+from ..tracking import log_benchmark, make_loggers, told_of
 from . import ranks
 from .ledger import Ledger, Record, earlier_records
 
@@ -82,6 +83,7 @@ def run(cfg: DictConfig) -> float:
     us = ranks.join(cfg)
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
+    loggers = make_loggers(cfg, output, f"{cfg.model.name} on {data.name}") if us.first else []
     # The first model before the anchors: a missing checkpoint is told at once, not after minutes.
     pair = load_pair(cfg, qualities[0], us.device)
     check_kind(pair[0], data)
@@ -126,8 +128,11 @@ def run(cfg: DictConfig) -> float:
     notes = [*dict.fromkeys(chain.from_iterable(skipped)), *(["interrupted: levels may be incomplete"] if interrupted else [])]
     overlays = with_anchor(cfg.run.published, cfg.run.bd_anchor, list(table.codec.unique()), data.name)
     interval = plain(cfg.run.bd_interval)
-    write_report(table, output, data.name, cfg.run.bd_anchor, overlays, stamp, notes, gallery.decoded, gallery.originals, interval)
+    ranking = write_report(
+        table, output, data.name, cfg.run.bd_anchor, overlays, stamp, notes, gallery.decoded, gallery.originals, interval
+    )
     ledger.clean()
+    log_benchmark(loggers, told_of(cfg), output, table, ranking, gallery.decoded, gallery.originals)
     log.info(f"report: {(output / 'index.html').resolve()}")
     if interrupted:
         log.info(f"interrupted; continue with run.resume={output}")

@@ -22,9 +22,10 @@ from rich.table import Table
 
 from ..api import compress as compress_batch
 from ..api import decompress as decompress_batch
+from ..api import inspect as inspect_stream
 from ..coding.container import Header, Stream, is_cubed, is_tiled, pack, read_head, unpack
 from ..coding.cubes import unpack_cubes
-from ..coding.tiles import TileFile
+from ..coding.tiles import TileFile, tiles_of
 from ..data.images import to_bytes
 from ..data.pixels import READABLE, WRITABLE, canvas, open_pixels
 from ..errors import StreamError, UserError, unknown
@@ -130,34 +131,26 @@ def inspect(cfg: DictConfig) -> None:
 
 def table_of(name: str, stream: Stream) -> Table:
     """Header and bytes by segment. All checksums are looked at."""
-    header, count, _ = read_head(stream)
+    told, header = inspect_stream(stream), read_head(stream)[0]
     table = Table(title=name, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    if is_tiled(stream):
-        file = TileFile(stream)
-        tiles = [file.segments(number) for number in range(file.rows * file.columns)]
-    elif is_cubed(stream):
-        tiles = [cube.segments for cube in unpack_cubes(stream[:])[1]]
-    else:
-        tiles = [unpack(stream)[1]]
-    sizes = [sum(map(len, column)) for column in zip(*tiles, strict=True)]
-    area = math.prod(header.sizes)
-    of_cloud = len(header.sizes) == 1
-    extent = {"points": f"{area:,}"} if of_cloud else {"height x width": " x ".join(map(str, header.sizes))}
-    parts = "none" if header.tile is None else f"{file.rows} x {file.columns} of {header.tile} pixels"
-    cubes = "none" if header.cube is None else f"{len(tiles)} of side {header.cube:g}"
+    area = math.prod(told["sizes"])
+    of_cloud = len(told["sizes"]) == 1
+    extent = {"points": f"{area:,}"} if of_cloud else {"height x width": " x ".join(map(str, told["sizes"]))}
+    parts = "none" if header.tile is None else " x ".join(map(str, tiles_of(header))) + f" of {header.tile} pixels"
+    cubes = "none" if header.cube is None else f"{told['parts']} of side {header.cube:g}"
     scale = "none" if header.scale is None else " ".join(f"{v:g}" for v in header.scale)
     rows = {
-        "format version": stream[2],
-        "model": header.model or "not named",
-        "identity: architecture, weights": f"{header.identity.architecture.hex()} {header.identity.weights.hex()}",
+        "format version": told["version"],
+        "model": told["model"] or "not named",
+        "identity: architecture, weights": f"{told['architecture']} {told['weights']}",
         **extent,
-        "level": "one rate" if header.level is None else f"{header.level / 16:g}",
+        "level": "one rate" if told["level"] is None else f"{told['level']:g}",
         **({"centre and scale": scale, "cubes": cubes} if of_cloud else {"tiles": parts}),
-        **{f"segment {i + 1} of {count}": f"{size:,} bytes" for i, size in enumerate(sizes)},
-        "header, lengths, checksums": f"{len(stream) - sum(sizes):,} bytes",
-        "all": f"{len(stream):,} bytes, {8 * len(stream) / area:.4f} bit/{'point' if of_cloud else 'pixel'}",
+        **{f"segment {i} of {len(told['segments'])}": f"{size:,} bytes" for i, size in enumerate(told["segments"], 1)},
+        "header, lengths, checksums": f"{told['head']:,} bytes",
+        "all": f"{told['bytes']:,} bytes, {8 * told['bytes'] / area:.4f} bit/{'point' if of_cloud else 'pixel'}",
     }
     for what, value in rows.items():
         table.add_row(what, str(value))

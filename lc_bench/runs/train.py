@@ -13,6 +13,7 @@ from ..api import build_from, give_weights
 from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
 from ..errors import UserError, unknown
 from ..ops.notices import hide_lightnings
+from ..tracking import make_loggers, told_of
 from . import ranks
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def run(cfg: DictConfig) -> float:
     from ..data.cloud_batches import cloud_loader, cloud_validation
     from ..data.crops import training_loader, validation_loader
     from ..task import Task
+    from ..tracking.training import TrackTraining
 
     hide_lightnings()
     qualities = qualities_of(cfg)
@@ -80,7 +82,9 @@ def run(cfg: DictConfig) -> float:
     metadata = {"model": cfg.model.name, "quality": quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
     if us.first:
         keep_metrics(output)
-    loggers = [make(node) for node in (cfg.get("logger") or {}).values()]
+    resumed_at = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"] if checkpoint else 0
+    loggers = make_loggers(cfg, output, f"{cfg.model.name} quality {quality}", resumed_at)
+    watched = (images, run.val_every) if held_out is None else (held_out, None)
     snapshots = Snapshots(output, run.save_every, metadata)
     trainer = pl.Trainer(
         **OmegaConf.to_container(cfg.trainer, resolve=True),  # type: ignore[arg-type]
@@ -100,17 +104,15 @@ def run(cfg: DictConfig) -> float:
         callbacks=[
             snapshots,
             Progress(),
+            TrackTraining(loggers, told_of(cfg), *watched),
             *([LearningRateMonitor("step")] if loggers else []),
         ],
     )
-    for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     log.info(
         f"training {cfg.model.name} quality {quality} (lambda {cfg.rate.lmbda}) on {len(images)} samples of {images.name}, in {output}"
     )
     if checkpoint is not None:
-        step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
-        log.info(f"resuming {checkpoint} at step {step} of {run.steps}")
+        log.info(f"resuming {checkpoint} at step {resumed_at} of {run.steps}")
     model.train()  # Lightning keeps the mode it finds
     trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
     if snapshots.interrupted:
