@@ -25,8 +25,13 @@ SCRIPT = re.compile(r"(?<!`\*\*\n\n)^```python\n(.*?)^```", re.DOTALL | re.MULTI
 COMMAND = re.compile(r"python -m lc_bench ([^\n`#]+)")
 # What makes a command short enough for a test, by what it runs.
 TINY = {
-    "bench": ["run.images=1", "anchor=[jpeg]"],
+    "bench": ["run.images=1", "quality=3", "anchor=[jpeg]"],
     "train": ["run.steps=2", "run.batch=1", "run.crop=64", "run.workers=0", "device=cpu", "logger=[]"],
+}
+WIDTHS = ["++model.N=8", "++model.M=12"]  # Hydra composes a sweep over models with the default one first, which has no N
+SMALL = {
+    "groups3": ["model.N=8", "model.M=24", "model.groups=[8,8,8]"],
+    **dict.fromkeys(("swish", "halves", "mbt2018-mean"), WIDTHS),
 }
 
 
@@ -99,13 +104,8 @@ def first_of(override: str) -> str:
 def test_what_is_added_runs(project: Path, forget: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "adding.md"
     forget += save_files(page, project)
-    small = {"groups3": ["model.N=8", "model.M=24", "model.groups=[8,8,8]"], "swish": ["model.N=8", "model.M=12"]}
-    small["mbt2018-mean"] = small["halves"] = small["swish"]
     for words in commands(page):
-        words = [w.replace("data=kodak", "data=textures") for w in words]
-        extra = TINY.get(named(words, "run", "bench"), []) + small.get(named(words, "model"), [])
-        extra = [w for w in extra if w.partition("=")[0] not in {w.partition("=")[0] for w in words}]
-        run_command(monkeypatch, *words, *extra)
+        run_command(monkeypatch, [w.replace("data=kodak", "data=textures") for w in words])
     monkeypatch.setenv("LC_BENCH_CONF", str(project / "conf"))
     for block in SCRIPT.findall(page.read_text()):
         exec(block, {})
@@ -113,8 +113,24 @@ def test_what_is_added_runs(project: Path, forget: list[str], monkeypatch: pytes
     assert (project / "outputs/groups3/model.safetensors").is_file()
 
 
-def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["lc_bench", *words])
+def test_guide_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of the guide, one after the other; but for those that download, which compose."""
+    for words in commands(ROOT / "docs" / "guide.md"):
+        if words[:1] not in (["--help"], ["--cfg"]) and not {"data=kodak", "run.val=kodak"} & set(words):
+            run_command(monkeypatch, words)
+    assert (project / "outputs/photos/index.html").is_file()
+    assert (project / "mine.png").is_file()
+    assert sorted(p.name for p in (project / "back").iterdir()) == sorted(p.name for p in (project / "photos").iterdir())
+    assert len(list((project / "outputs/sweep").glob("*/*/*/model.safetensors"))) == 4
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """As told, but short: `TINY` and `SMALL` say how. What a sweep goes over, and anchors that are named, stay."""
+    extra = [*TINY.get(named(words, "run", "bench"), []), *SMALL.get(named(words, "model").partition(",")[0], [])]
+    kept = {key for key in ("quality", "anchor") if first_of(named(words, key)) != named(words, key) or "[jpeg" in named(words, key)}
+    extra = [w for w in extra if w.partition("=")[0] not in kept]
+    replaced = {w.partition("=")[0] for w in extra}
+    monkeypatch.setattr(sys, "argv", ["lc_bench", *(w for w in words if w.partition("=")[0] not in replaced), *extra])
     main()
 
 
