@@ -26,7 +26,7 @@ COMMAND = re.compile(r"python -m lc_bench ([^\n`#]+)")
 # What makes a command short enough for a test, by what it runs.
 TINY = {
     "bench": ["run.images=1", "quality=3", "anchor=[jpeg]"],
-    "train": ["run.steps=2", "run.batch=1", "run.crop=64", "run.workers=0", "device=cpu", "logger=[]"],
+    "train": ["run.steps=2", "run.batch=2", "run.crop=64", "run.workers=0", "device=cpu", "logger=[]"],
 }
 WIDTHS = ["++model.N=8", "++model.M=12"]  # Hydra composes a sweep over models with the default one first, which has no N
 SMALL = {
@@ -122,6 +122,23 @@ def test_guide_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (project / "mine.png").is_file()
     assert sorted(p.name for p in (project / "back").iterdir()) == sorted(p.name for p in (project / "photos").iterdir())
     assert len(list((project / "outputs/sweep").glob("*/*/*/model.safetensors"))) == 4
+
+
+@pytest.mark.parametrize("experiment", sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml")))
+def test_recipes_run(experiment: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of each, on other data; of one that leaves the model open, of mbt2018-mean."""
+    settings = compose("run=train", f"experiment={experiment}", "quality=3")
+    data = ["data=shapes"] if "num_points" in settings.model else ["data=folder", "data.path=photos"]
+    model = ["model=mbt2018-mean"] if experiment == "zoo" else []
+    run_command(monkeypatch, ["run=train", f"experiment={experiment}", "quality=3", *data, *model, "output=outputs/made"])
+    assert (project / "outputs/made/model.safetensors").is_file()
+
+
+def test_tables_of_recipes_are_as_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import tables
+
+    assert tables.filled(tables.PAGE.read_text()) == tables.PAGE.read_text(), "python docs/tables.py writes them anew"
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
