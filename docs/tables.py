@@ -30,6 +30,11 @@ def rows(head: list[str], body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
 
 
+def point(rate: float, value: float) -> str:
+    """With a space that no line breaks at."""
+    return f"{rate:.3f},\u00a0{value:.2f}"
+
+
 def points_of_zoo(metric: str) -> str:
     """Rate and distortion on Kodak by quality; of 8-bit images for PSNR, as the benchmark measures, MS-SSIM in dB as published."""
     sets = {"mse": ("kodak-8bit", "_mse_ans_cuda", "psnr-rgb"), "ms-ssim": ("kodak", "_ms-ssim_cuda", "ms-ssim-rgb")}
@@ -44,7 +49,7 @@ def points_of_zoo(metric: str) -> str:
                 cells.append("")
                 continue
             rate, value = curve["bpp"][quality - 1], curve[column][quality - 1]
-            cells.append(f"{rate:.3f}, {value if metric == 'mse' else ms_ssim_db(value):.2f}")
+            cells.append(point(rate, value if metric == "mse" else ms_ssim_db(value)))
         body.append(cells)
     return rows(["quality", "lambda", *ZOO], body)
 
@@ -56,7 +61,7 @@ def points_of_papers() -> str:
         curve = published_curves()["kodak"][name]
         points = sorted(zip(curve["bpp"], curve["psnr-rgb"], strict=True))
         picked = [points[0], points[len(points) // 2], points[-1]]
-        body.append([model, f"`{name}`", str(len(points)), *(f"{bpp:.3f}, {psnr:.2f}" for bpp, psnr in picked)])
+        body.append([model, f"`{name}`", str(len(points)), *(point(*each) for each in picked)])
     return rows(["model", "run.published=", "points", "lowest rate", "a middle one", "highest"], body)
 
 
