@@ -84,7 +84,9 @@ TABLES = {"mse": lambda: points_of_zoo("mse"), "ms-ssim": lambda: points_of_zoo(
 def filled(page: str) -> str:
     """The page with every table made anew."""
     for name, make in TABLES.items():
-        page, count = re.subn(rf"(<!-- {name} -->\n)(.*?)(<!-- end -->)", lambda m, t=make: f"{m[1]}\n{t()}\n\n{m[3]}", page, flags=re.DOTALL)
+        page, count = re.subn(
+            rf"(<!-- {name} -->\n)(.*?)(<!-- end -->)", lambda m, t=make: f"{m[1]}\n{t()}\n\n{m[3]}", page, flags=re.DOTALL
+        )
         if count != 1:
             raise SystemExit(f"recipes.md: {count} places for the table {name}, one is needed")
     return page
