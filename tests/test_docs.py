@@ -77,11 +77,13 @@ def forget() -> Iterator[list[str]]:
         sys.modules.pop(name, None)
 
 
-def test_readme_python_runs() -> None:
-    (block,) = SCRIPT.findall((ROOT / "README.md").read_text())
-    names: dict[str, object] = {}
-    exec(block, names)
-    assert names["x_hat"].shape == names["x"].shape  # type: ignore[attr-defined]
+@pytest.mark.parametrize("page", [p for p in PAGES if SCRIPT.search(p.read_text()) and p.name != "adding.md"], ids=lambda p: p.name)
+def test_python_runs(page: Path, project: Path) -> None:
+    for block in SCRIPT.findall(page.read_text()):
+        names: dict[str, object] = {}
+        exec(block, names)
+        if "x_hat" in names:
+            assert names["x_hat"].shape == names["x"].shape  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
