@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 
 from .config import choices, conf_dir, explain, groups, own_conf_dir
 from .errors import UserError, unknown
+from .ops.notices import hide_known
 
 
 def run(cfg) -> object:  # type: ignore[no-untyped-def]
@@ -32,9 +32,7 @@ failures: list[UserError] = []
 def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     from hydra.utils import get_method
 
-    # Known notices of libraries that say nothing to a user of this command.
-    known = "does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec|decompression bomb"
-    warnings.filterwarnings("ignore", message=f".*({known}).*")
+    hide_known()
     for key, least in (("threads", 1), ("seed", 0)):
         value = cfg[key]
         if not (value is None and key == "threads") and (isinstance(value, bool) or not isinstance(value, int) or value < least):

@@ -222,4 +222,6 @@ def benchmark(model: TransformCode, data: str | None = None, images: int | None 
         keys["points"] = model.points
     source = make(compose(f"data={data}", *(f"data.{k}={v}" for k, v in keys.items())).data)
     receiver = copy.deepcopy(model)
-    return pd.DataFrame(run_model(model, receiver, source, label_of(model), level=model.level + 1 if model.variable else 0, images=images))
+    level = model.level + 1 if model.variable else 0
+    places = range(len(source))[:images]
+    return pd.DataFrame(run_model(model, receiver, source, label_of(model), level, places))

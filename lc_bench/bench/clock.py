@@ -1,4 +1,4 @@
-"""Where the seconds go."""
+"""Where the bytes and the seconds of one sample go."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from ..models.transform_code import Coded
 
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -55,3 +58,23 @@ def peak_memory_mib(device: torch.device) -> float:
     if STATUS.exists():
         return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
     return math.nan
+
+
+def rates(coded: Coded, units: int) -> dict[str, Any]:
+    """Bytes that were written, and bits per pixel or point beside those that the model expected."""
+    size = len(coded.streams[0])
+    return {"bytes": size, "bpp": 8 * size / units, "bpp_estimated": sum(float(b[0]) for b in coded.bits.values()) / units}
+
+
+def costs(write: Clock, read: Clock, coded: Coded) -> dict[str, Any]:
+    """Seconds of both sides, split; memory; bytes by latent."""
+    seconds = {
+        f"{side}_{part}s": clock.seconds[part.rstrip("_")] if part else clock.total
+        for side, clock in (("encode", write), ("decode", read))
+        for part in ("", "transform_", "coding_")
+    }
+    return {
+        **seconds,
+        "peak_memory_mib": peak_memory_mib(write.device),
+        **{f"bytes_{latent}": count for latent, count in coded.segment_bytes[0].items()},
+    }

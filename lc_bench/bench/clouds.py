@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..metrics import points as metrics
 from ..metrics.density import density_difference, normals_f1
 from ..models import PointCode, cubed
-from .clock import Clock, peak_memory_mib, reset_peak_memory
+from .clock import Clock, costs, rates, reset_peak_memory
 
 
 def measures(original: Tensor, decoded: Tensor, unit: float = 1.0) -> dict[str, float]:
@@ -50,22 +50,13 @@ def code_cloud(
     coded = sender.encode(x[None], write) if cube is None else cubed.encode_cubes(sender, x, cube, write)
     decoded, latents = cubed.decode(receiver, coded.streams[0], read)
     decoded = decoded.cpu()
-    count, size = len(points), len(coded.streams[0])
+    count = len(points)
     record = {
         "points": count,
         "points_decoded": len(decoded),
-        "bytes": size,
-        "bpp": 8 * size / count,
-        "bpp_estimated": sum(float(b[0]) for b in coded.bits.values()) / count,
+        **rates(coded, count),
         **measures(points, decoded, 1.0 if cube is None else cube / 2),
-        "encode_s": write.total,
-        "encode_transform_s": write.seconds["transform"],
-        "encode_coding_s": write.seconds["coding"],
-        "decode_s": read.total,
-        "decode_transform_s": read.seconds["transform"],
-        "decode_coding_s": read.seconds["coding"],
-        "peak_memory_mib": peak_memory_mib(device),
-        **{f"bytes_{latent}": n for latent, n in coded.segment_bytes[0].items()},
+        **costs(write, read, coded),
     }
     return record, decoded, (coded.latents, latents)
 

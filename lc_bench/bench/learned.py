@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from ..errors import UserError
 from ..metrics import ms_ssim, psnr
 from ..models import PointCode, TransformCode
 from . import clouds
-from .clock import Clock, peak_memory_mib, reset_peak_memory
+from .clock import Clock, costs, rates, reset_peak_memory
 from .complexity import cost_of
 
 Record = dict[str, Any]
@@ -32,11 +31,11 @@ def run_model(
     data: ImageSet | CloudSet,
     label: str,
     level: float,
-    images: int | None = None,
+    places: Iterable[int],
     known: Sequence[Record] = (),
     show: Callable[[str, Tensor, Tensor], None] | None = None,
 ) -> Iterator[Record]:
-    """One record per image or cloud; those of `known` with the same codec, weights, level and data are taken from there.
+    """One record per image or cloud at those places; those of `known` with the same codec, weights, level and data are taken from there.
 
     show: is handed name, original and decoded pixels of every image that is coded.
     """
@@ -51,7 +50,7 @@ def run_model(
     kept = {r["image"]: r for r in known if all(r.get(k) == v for k, v in note.items())}
     check_kind(sender, data)
     cost = cost_of(sender)
-    for name, pixels in islice(iter(data), images):
+    for name, pixels in data.at(places):
         if name in kept:
             yield kept[name]
             continue
@@ -86,24 +85,14 @@ def code_image(sender: TransformCode, receiver: TransformCode, name: str, pixels
     check_latents(name, coded.latents, latents)
     decoded = to_bytes(x_hat[0]).cpu()
     area = pixels.shape[1] * pixels.shape[2]
-    size = len(coded.streams[0])
     record = {
         "image": name,
         "width": pixels.shape[2],
         "height": pixels.shape[1],
-        "bytes": size,
-        "bpp": 8 * size / area,
-        "bpp_estimated": sum(float(b[0]) for b in coded.bits.values()) / area,
+        **rates(coded, area),
         "psnr-rgb": psnr(decoded, pixels),
         "ms-ssim-rgb": ms_ssim(decoded, pixels),
-        "encode_s": write.total,
-        "encode_transform_s": write.seconds["transform"],
-        "encode_coding_s": write.seconds["coding"],
-        "decode_s": read.total,
-        "decode_transform_s": read.seconds["transform"],
-        "decode_coding_s": read.seconds["coding"],
-        "peak_memory_mib": peak_memory_mib(device),
-        **{f"bytes_{latent}": count for latent, count in coded.segment_bytes[0].items()},
+        **costs(write, read, coded),
     }
     return record, decoded
 

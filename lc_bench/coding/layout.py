@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 from .ans import LOG
 
-# (lanes that start from a constant, doublings) by code: no lanes; 1, 2, 4 ... 1024; 4 x 16 ... 4 x 512; 16 x 8 ... 16 x 256; 64 x 16 ...
-# 64 x 128.
+# (lanes that start from a constant, doublings) by code: none, which readers refuse; 1, 2, 4 ... 1024; 4 x 16 ... 4 x 512;
+# 16 x 8 ... 16 x 256; 64 x 16 ... 64 x 128.
 SHAPES = [
     (0, 0),
     *((1, d) for d in range(11)),
@@ -93,7 +93,7 @@ def choose_lanes(tail_bits: Callable[[int], float], chunks: list[int]) -> Lanes:
     """Lanes for chunks of so many symbols, of which the last k take tail_bits(k) bits."""
     symbols = sum(chunks)
     if symbols == 0:
-        return Lanes(0, 0)
+        return Lanes(1, 0)  # for the seal: 2 bytes, without which an empty segment could stand for any
     bits = tail_bits(symbols)
     best, least = Lanes(1, 0, 0, 0), float("inf")
     allowed = [s for s in SHAPES[1:] if (s[0] == 1 or s[0] * PER_FIRST <= bits) and (not s[1] or (s[0] << s[1]) * LOG <= IN_FLIGHT * bits)]

@@ -118,7 +118,7 @@ def open_segment(data: Tensor, shapes: Tensor) -> list[Tensor]:
     """data (n,) uint8, with what the segment before carried at its end; shapes of lanes (S, 2) -> a reader."""
     values: list[int] = data.long().tolist()
     size = len(values)
-    if size == 0 or (values[0] & 31) >= len(shapes):
+    if size == 0 or not 0 < (values[0] & 31) < len(shapes):
         raise ValueError("stream cut short or damaged: a segment without a head")
     code = values[0]
     first, doublings = int(shapes[code & 31, 0]), int(shapes[code & 31, 1])

@@ -21,7 +21,7 @@ from ..errors import StreamError
 from . import ans, seal, varint
 from .ans import LOG, SLOTS
 from .head import CARRIES, HAS_ESCAPES, HAS_EXCEPTIONS, Head, split
-from .layout import SHAPES, Lanes, Walk, choose_lanes
+from .layout import SHAPES, Walk, choose_lanes
 from .rows import BLOCK, Section, sections, side_by_side, together
 from .tables import ESCAPE, Tables
 
@@ -75,8 +75,6 @@ class _Message:
         tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
         self.bits = float(tail[-1]) + 8 * (len(self.escapes) + len(self.exceptions))
         self.lanes = choose_lanes(lambda k: float(tail[-1 if k == len(cost) else k // TALLY]), self.chunks)
-        if not self.lanes.first:
-            self.lanes = Lanes(1, 0)  # for the seal: 2 bytes, without which an empty segment could stand for any
 
     @staticmethod
     def _leave_out(

@@ -6,7 +6,7 @@ Which points of a cloud are taken is drawn from the cloud's place in its set, so
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +57,12 @@ class CloudSet:
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """(name, points (N, 3)) of every usable cloud."""
-        for place, name in enumerate(self.names):
+        return self.at(range(len(self)))
+
+    def at(self, places: Iterable[int]) -> Iterator[tuple[str, Tensor]]:
+        """Those at some places, as iterating gives them."""
+        for place in places:
+            name = self.names[place]
             try:
                 points = self.cloud(place)
             except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -39,7 +39,11 @@ class ImageSet:
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """(name, pixels (3, H, W) uint8) of every readable image."""
-        for path in self.paths:
+        return self.at(range(len(self)))
+
+    def at(self, places: Iterable[int]) -> Iterator[tuple[str, Tensor]]:
+        """Those at some places, as iterating gives them."""
+        for path in (self.paths[place] for place in places):
             try:
                 pixels = read_image(path, self.label(path))
             except UserError as error:
@@ -49,6 +53,10 @@ class ImageSet:
                     self.skipped.append(str(error))
                 continue
             yield self.label(path), pixels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(self.label, self.paths))
 
     def label(self, path: Path) -> str:
         """The name of a sample: unique in the set, the same on every machine."""

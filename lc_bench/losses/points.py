@@ -27,6 +27,11 @@ def chamfer_terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return there, back, in_a
 
 
+def d1_psnr(there: Tensor, back: Tensor) -> Tensor:
+    """Mean squared distances both ways (B,) -> D1 in dB with the peak of a unit sphere's box, 2: see lc_bench.metrics.points."""
+    return psnr_of(torch.maximum(there, back) / (3 * 2**2))
+
+
 class RateChamfer(nn.Module):
     """bpp + lmbda * Chamfer distance of clouds in the unit sphere."""
 
@@ -48,8 +53,7 @@ class RateChamfer(nn.Module):
         chamfer = there + back
         bpp = torch.stack(list(bits.values())).sum(0) / units
         loss = (bpp + self.lmbda * chamfer).mean()
-        # D1 with the peak of a unit sphere's box, 2: see lc_bench.metrics.points.
-        return Terms(loss, bpp.mean(), chamfer.mean(), psnr_of(torch.maximum(there, back) / (3 * 2**2)).mean())
+        return Terms(loss, bpp.mean(), chamfer.mean(), d1_psnr(there, back).mean())
 
 
 class RateDensity(nn.Module):
@@ -94,7 +98,7 @@ class RateDensity(nn.Module):
         }  # fmt: skip
         loss = bpp + sum(weights[name] * value for name, value in terms.items())
         there, back, _ = chamfer_terms(extras["points0"], extras["points0_hat"].detach())
-        return Terms(loss, bpp, (there + back).mean(), psnr_of(torch.maximum(there, back) / (3 * 2**2)).mean())
+        return Terms(loss, bpp, (there + back).mean(), d1_psnr(there, back).mean())
 
     def terms(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Unweighted, but for those of the stages."""

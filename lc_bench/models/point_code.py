@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..coding.container import Header, check_claim, pack, seal_of, unpack
+from ..coding.container import Header, check_claim, least_bytes, pack, seal_of, unpack
 from ..coding.frozen import repeatable
 from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape
 from ..errors import StreamError, UserError
@@ -88,7 +88,7 @@ class PointCode(TransformCode):
         with clock("coding"), repeatable():
             self.codec(tape, y)
             header = replace(header, place=self.frozen.bound)
-            return tape, tape.segments([seal_of(header, len(tape.names), number) for number in numbers], x.shape[1])
+            return tape, tape.segments([seal_of(header, len(tape.names), number) for number in numbers], least_bytes(x.shape[1]))
 
     @torch.no_grad()
     def decode(self, streams: list[bytes], clock: Clock | None = None) -> tuple[Tensor, dict[str, list[Tensor]]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -27,78 +26,104 @@ from ..config import make
 from ..data import CloudSet, ImageSet
 from ..errors import UserError, unknown
 from ..models import TransformCode
-from ..ops.device import device_name, pick_device
+from ..ops.device import device_name
 from ..ops.paths import cache_dir
 from ..report import write_report
 from ..report.page import MOST_PICTURES
-from ..report.records import check_published, read_records
+from ..report.records import check_published
+from . import ranks
+from .ledger import Ledger, Record, earlier_records
 
 log = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 AnyAnchor = Anchor | Draco | Gpcc
+COLUMNS = (TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
 
 
 @dataclass
 class Gallery:
     """Pictures and clouds for the report: originals, and decoded ones by (codec, level, image). Only as many as it shows."""
 
+    names: tuple[str, ...]
     originals: dict[str, Tensor] = field(default_factory=dict)
     decoded: dict[tuple[str, float, str], Tensor] = field(default_factory=dict)
 
     def add(self, codec: str, level: float, name: str, original: Tensor, decoded: Tensor) -> None:
-        if len(self.originals) < MOST_PICTURES:
+        if name in self.names:
             self.originals[name] = original
             self.decoded[codec, level, name] = decoded
+
+    def join(self, others: Iterable[Gallery]) -> None:
+        """Those of all ranks, in the order of the data."""
+        originals, decoded = {}, {}
+        for gallery in others:
+            originals |= gallery.originals
+            decoded |= gallery.decoded
+        self.originals = {name: originals[name] for name in self.names if name in originals}
+        self.decoded = {key: decoded[key] for key in sorted(decoded, key=lambda key: self.names.index(key[2]))}
 
 
 def main(cfg: DictConfig) -> float:
     """Benchmark, write records and report into `output`; returns the mean bpp of the learned codec."""
-    device = pick_device(cfg.device)
+    return ranks.launch(run, cfg)
+
+
+def run(cfg: DictConfig) -> float:
+    """Of one rank: it codes its share of the samples, on its own device; the first one writes the report of all."""
     qualities = qualities_for(cfg)
     data: ImageSet | CloudSet = make(cfg.data)
     anchors = make_anchors(cfg) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
+    if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
+        raise UserError(f"run.images={cfg.run.images}: give the number of images, 1 or more, or null for all")
+    us = ranks.join(cfg)
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
     # The first model before the anchors: a missing checkpoint is told at once, not after minutes.
-    pair = load_pair(cfg, qualities[0], device)
+    pair = load_pair(cfg, qualities[0], us.device)
     check_kind(pair[0], data)
-    if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
-        raise UserError(f"run.images={cfg.run.images}: give the number of images, 1 or more, or null for all")
     count = min(len(data), cfg.run.images or len(data))
-    known = read_records(Path(cfg.run.resume).expanduser()).to_dict("records") if cfg.run.resume else []
-    records: list[Record] = []
-    gallery = Gallery()
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    share = us.share(count)
+    known = earlier_records(cfg.run.resume, output)
+    ledger = Ledger(output, known, us.rank)
+    gallery = Gallery(tuple(data.names[: min(count, MOST_PICTURES)]))
     interrupted = False
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*COLUMNS, console=Console(stderr=True), transient=True, disable=not us.first) as progress:
         try:
             for anchor in anchors:
-                task = progress.add_task(anchor.name, total=count * len(anchor.levels))
-                for record in run_anchor(anchor, data, count):
-                    records.append(record)
+                task = progress.add_task(anchor.name, total=len(share) * len(anchor.levels))
+                for record in run_anchor(anchor, data, share):
+                    ledger.add(record)
                     progress.advance(task)
             for quality in qualities:
-                pair = pair if quality == qualities[0] else load_pair(cfg, quality, device)
+                pair = pair if quality == qualities[0] else load_pair(cfg, quality, us.device)
                 label = label_of(pair[0], cfg.rate.name)
-                task = progress.add_task(f"{label} quality {quality}", total=count)
+                task = progress.add_task(f"{label} quality {quality}", total=len(share))
                 pictured = quality == qualities[len(qualities) // 2]
                 show = functools.partial(gallery.add, label, quality) if pictured else None
-                for record in run_model(*pair, data, label, quality, count, known, show):
-                    records.append(record)
+                for record in run_model(*pair, data, label, quality, share, known, show):
+                    ledger.add(record)
                     progress.advance(task)
-                pd.DataFrame(records).to_csv(output / "records.csv", index=False)  # for run.resume, should this run be killed
         except KeyboardInterrupt:
             interrupted = True
-    if not records:
+            ledger.write()
+    everyone = us.gather((ledger.records, gallery, data.skipped, interrupted))
+    if not us.first:
+        return float("nan")
+    records, galleries, skipped, stops = zip(*everyone, strict=True)
+    table = ledger.join(records, data.names)
+    gallery.join(galleries)
+    interrupted = any(stops)
+    if not len(table):
         raise UserError("interrupted before the first result; nothing was written")
-    table = pd.DataFrame(records)
     add_anchor_pictures(gallery, table, next((a for a in anchors if a.name == cfg.run.bd_anchor), None))
-    stamp = {"lc_bench": __version__, "torch": torch.__version__, "device": device_name(device), "threads": torch.get_num_threads()}
-    notes = [*data.skipped, *(["interrupted: levels may be incomplete"] if interrupted else [])]
+    stamp = {"lc_bench": __version__, "torch": torch.__version__, "device": device_name(us.device), "threads": torch.get_num_threads()}
+    if us.world > 1:
+        stamp["processes"] = us.world
+    notes = [*dict.fromkeys(chain.from_iterable(skipped)), *(["interrupted: levels may be incomplete"] if interrupted else [])]
     overlays = list(cfg.run.published)
     write_report(table, output, data.name, cfg.run.bd_anchor, overlays, stamp, notes, gallery.decoded, gallery.originals)
+    ledger.clean()
     log.info(f"report: {(output / 'index.html').resolve()}")
     if interrupted:
         log.info(f"interrupted; continue with run.resume={output}")
@@ -112,9 +137,9 @@ def load_pair(cfg: DictConfig, quality: float, device: torch.device) -> tuple[Tr
     return sender.to(device), receiver.to(device)
 
 
-def run_anchor(anchor: AnyAnchor, data: ImageSet | CloudSet, count: int) -> Iterator[Record]:
+def run_anchor(anchor: AnyAnchor, data: ImageSet | CloudSet, places: Iterable[int]) -> Iterator[Record]:
     """Records of an anchor at every level, one after the other: their seconds stand beside those of the learned codecs."""
-    for name, pixels in islice(iter(data), count):
+    for name, pixels in data.at(places):
         for level in anchor.levels:
             note = {"codec": anchor.name, "kind": "anchor", "level": level, "weights": "", "version": anchor.version, "data": data.name}
             yield {**note, **anchor.run(name, pixels, level)}

@@ -1,0 +1,201 @@
+"""One run in several processes: started here on one machine, or found as torchrun or SLURM started them.
+
+trainer.devices says how many there are. Each is a process of its own with a device of its own (a rank); Lightning connects them. A rank
+that fails ends the others, and its cause is what the command tells; Ctrl-C reaches each rank once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import UserError
+from ..ops.device import pick_device
+from ..ops.notices import hide_known, hide_lightnings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its run."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Which of so many samples are this rank's: each is exactly one rank's."""
+        return range(self.rank, count, self.world)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, in their order, on every rank; all have to call it."""
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+
+def launch(body: Callable[[DictConfig], T], cfg: DictConfig) -> T:
+    """body(cfg) in as many processes as the configuration asks for; what the first of them returns. body: of a module, not local."""
+    count = device_count(cfg.trainer)
+    if started_elsewhere() or count * int(cfg.trainer.get("num_nodes", 1)) == 1:
+        return body(cfg)
+    if cfg.trainer.get("num_nodes", 1) > 1:
+        raise UserError(
+            f"trainer.num_nodes={cfg.trainer.num_nodes}: start the command on every node with torchrun or srun; see docs/cluster.md"
+        )
+    return _spawn(body, cfg, count)
+
+
+def join(cfg: DictConfig) -> Ranks:
+    """Meet the other ranks of this run, for work that no Trainer does."""
+    if device_count(cfg.trainer) * int(cfg.trainer.get("num_nodes", 1)) == 1 and not started_elsewhere():
+        return Ranks(single_device(cfg.trainer))
+    from lightning.fabric import Fabric
+
+    hide_lightnings()
+    asked = {key: cfg.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in cfg.trainer}
+    fabric = Fabric(**asked)
+    fabric.launch()
+    return Ranks(fabric.device, fabric.global_rank, fabric.world_size)
+
+
+def single_device(trainer: DictConfig) -> torch.device:
+    """Of a run in one process. trainer.devices=[1] is the second GPU."""
+    accelerator = str(trainer.get("accelerator", "auto"))
+    device = pick_device({"gpu": "cuda"}.get(accelerator, accelerator))
+    listed = trainer.get("devices", 1)
+    chosen = device.type == "cuda" and OmegaConf.is_list(listed)
+    return torch.device("cuda", listed[0]) if chosen else device
+
+
+def started_elsewhere() -> bool:
+    """Whether this process is one of several already: by torchrun, SLURM, or `launch`."""
+    if not {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "LOCAL_RANK"} & os.environ.keys():
+        return False
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    return TorchElasticEnvironment.detect() or SLURMEnvironment.detect() or LightningEnvironment().creates_processes_externally
+
+
+def device_count(trainer: DictConfig) -> int:
+    """How many processes on this machine; UserError where there are fewer devices."""
+    devices, accelerator = trainer.get("devices", 1), str(trainer.get("accelerator", "auto"))
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    present = torch.cuda.device_count() if on_gpu else None
+    if devices in ("auto", -1, "-1"):
+        return present or 1
+    if isinstance(devices, int) and not isinstance(devices, bool) and devices >= 1:
+        if present is not None and devices > present:
+            raise UserError(f"trainer.devices={devices}: this machine has {present} CUDA devices; trainer=ddp_cpu takes any number")
+        return devices
+    if present is not None and not isinstance(devices, str | bool | int) and len(devices):
+        return len(devices)
+    raise UserError(f"trainer.devices={devices}: give a number from 1 on, or auto; on GPUs also a list such as [0,2]")
+
+
+def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
+    from hydra.core.hydra_config import HydraConfig
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+    cfg = cfg.copy()
+    cfg.output = str(Path(cfg.output).resolve())
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="lc_bench-ranks-") as folder, _one_ctrl_c_each():
+        started = start_processes(_rank, (body, cfg, hydra, port, count, folder), nprocs=count, join=False, start_method="spawn")
+        assert started is not None
+        try:
+            while not started.join(timeout=1.0):
+                pass
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            raise _cause(Path(folder), str(error)) from None
+        finally:
+            for process in started.processes:  # after anything unforeseen
+                if process is not None and process.is_alive():
+                    process.kill()
+        return pickle.loads((Path(folder) / "result").read_bytes())
+
+
+def _rank(
+    local: int, body: Callable[[DictConfig], Any], cfg: DictConfig, hydra: DictConfig | None, port: int, world: int, folder: str
+) -> None:
+    """A process of its own: what `launch` runs `world` times."""
+    from hydra.core.hydra_config import HydraConfig
+
+    os.setsid()  # Ctrl-C then comes from the process that started this one, once
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": local, "NODE_RANK": 0, "WORLD_SIZE": world, "RANK": local}
+    os.environ.update({key: str(value) for key, value in where.items()})
+    torch.set_num_threads(cfg.threads or max(1, (os.cpu_count() or 1) // world))
+    logging.basicConfig(level=logging.WARNING if local else logging.INFO, format="%(message)s", stream=sys.stdout)
+    hide_known()
+    if hydra is not None:
+        HydraConfig.instance().cfg = hydra  # type: ignore[assignment]
+    try:
+        result = body(cfg)
+    except BaseException as error:
+        user = isinstance(error, UserError)
+        told = str(error) if user else traceback.format_exc()
+        (Path(folder) / f"error-{local}").write_bytes(pickle.dumps((not user, time.time(), local, told)))
+        os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)  # no waiting for the others, who may wait for this one
+    if local == 0:
+        (Path(folder) / "result").write_bytes(pickle.dumps(result))
+
+
+def _cause(folder: Path, seen: str) -> BaseException:
+    """What ended the run: a user's mistake on any rank, else what came first; the others fail for want of that one."""
+    told = sorted(pickle.loads(path.read_bytes()) for path in folder.glob("error-*"))
+    if not told:
+        return RuntimeError(f"a rank ended without a word: {seen}. Killed by the system, it was perhaps out of memory")
+    crashed, _, rank, text = told[0]
+    if "KeyboardInterrupt" in text:
+        return KeyboardInterrupt()
+    return RuntimeError(f"rank {rank} failed:\n{text}") if crashed else UserError(text)
+
+
+@contextlib.contextmanager
+def _one_ctrl_c_each() -> Iterator[None]:
+    """Ctrl-C is handed on to the ranks, which end in their own way; the process that started them waits."""
+
+    def hand_on(*_: Any) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, hand_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
