@@ -18,7 +18,7 @@ SMALLEST_SHARE = 0.25  # of the smaller quality range: less overlap says nothing
 def bd_rate(
     anchor_rate: Sequence[float], anchor_quality: Sequence[float], rate: Sequence[float], quality: Sequence[float]
 ) -> tuple[float, str]:
-    """Rates in bits, qualities in dB -> (percent, the interval it holds over, or why none). Negative: fewer bits than the anchor."""
+    """-> (percent, the quality interval it holds over, or why there is none). Negative: fewer bits than the anchor."""
     import bjontegaard
 
     anchor_curve, curve = _monotone(anchor_rate, anchor_quality), _monotone(rate, quality)
