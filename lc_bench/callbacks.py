@@ -50,7 +50,7 @@ class Snapshots(pl.Callback):
         if threading.current_thread() is threading.main_thread():
 
             def stop(*_: Any) -> None:
-                self.interrupted = trainer.should_stop = True
+                self.interrupted = True
                 signal.signal(signal.SIGINT, self._before)
 
             self._before = signal.signal(signal.SIGINT, stop)
@@ -60,6 +60,9 @@ class Snapshots(pl.Callback):
             signal.signal(signal.SIGINT, self._before)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        # All ranks end at the same step, or one would wait for another's gradients.
+        self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        trainer.should_stop |= self.interrupted
         if trainer.global_step % self.every == 0:
             self._save(trainer)
 

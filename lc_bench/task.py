@@ -70,7 +70,8 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The noise of a step depends on its number, not on what ran before: a resumed run draws the same.
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+        parts = self.trainer.accumulate_grad_batches
+        torch.manual_seed(((self.seed * 1_000_003 + self.global_step) * parts + batch_idx % parts) * 4096 + self.global_rank)
         late = self.round_from is not None and self.global_step >= self.round_from
         self.model.quantiser = "round" if late else self.quantiser
         if self.model.quantiser != "noise" and self.global_step % MEDIAN_EVERY == 0:
@@ -108,7 +109,8 @@ class Task(pl.LightningModule):
         level = self._levels(batch)
         out = self.model(batch.x, level)
         extras = {"extras": out.extras} if out.extras else {}
-        return self.loss(batch.x, out.x_hat, out.bits, batch.units, level, **extras)
+        with torch.autocast(batch.x.device.type, enabled=False):
+            return self.loss(batch.x, out.x_hat, out.bits, batch.units, level, **extras)
 
     def _levels(self, batch: Batch) -> Tensor | None:
         """For a model of variable rate: a level for each sample, drawn evenly in training, the middle one in validation."""
@@ -121,7 +123,8 @@ class Task(pl.LightningModule):
 
     def _stop_at(self, batch: Batch, what: str) -> None:
         """Keep the batch that broke the loss, and end with its names."""
-        path = self.output / f"nan-batch-step{self.global_step}.pt"
+        rank = f"-rank{self.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self.output / f"nan-batch-step{self.global_step}{rank}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"x": batch.x.cpu(), "names": batch.names, "step": self.global_step}, path)
         raise UserError(

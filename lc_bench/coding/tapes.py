@@ -105,6 +105,20 @@ FIXED = Rung()
 QUANTISERS = ("noise", "mixed", "round")
 
 
+class _InHalf:
+    """A network in mixed precision amid arithmetic in full; gives float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.get_autocast_dtype(x.device.type)):
+            return self.net(x).float()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.net, name)
+
+
 class RateTape:
     """Counts bits. Evaluation: rounding as the coder does it. Training: by quantiser,
 
@@ -113,12 +127,13 @@ class RateTape:
     - round: straight-through rounding in both.
     """
 
-    def __init__(self, training: bool, quantiser: str = "noise", rung: Rung = FIXED) -> None:
+    def __init__(self, training: bool, quantiser: str = "noise", rung: Rung = FIXED, mixed_precision: bool = False) -> None:
         if quantiser not in QUANTISERS:
             raise unknown("quantiser", quantiser, QUANTISERS)
         self.training = training
         self.quantiser = quantiser
         self.rung = rung
+        self.mixed_precision = mixed_precision
         self.tell = rung.tell
         self.bits: dict[str, Tensor] = {}  # (B,) by latent
 
@@ -129,11 +144,11 @@ class RateTape:
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
         """analysis(y), which only the sender can compute."""
-        return analysis(y)
+        return self.exact(analysis)(y)
 
     def exact(self, net: nn.Module) -> Any:
         """The network to call in its place, with the same attributes."""
-        return net
+        return _InHalf(net) if self.mixed_precision else net
 
     def quantise(self, y: Tensor, mean: Tensor | None = None) -> Tensor:
         """y (B, ...) with noise, or rounded about the mean; the gradient is that of y."""

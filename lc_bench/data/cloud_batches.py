@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError, unknown
 from .cloud_sets import CloudSet, check_cloud, normalise
-from .crops import Batch, endless, generator_of, order_of
+from .crops import Batch, endless, generator_of, order_of, share_of
 
 TURNS = ("none", "quarter", "z", "full")
 
@@ -94,6 +94,7 @@ class Whole(Dataset[tuple[str, Tensor]]):
         return self.clouds.names[place], self.clouds.cloud(place)
 
 
-def cloud_validation(clouds: CloudSet, batch: int) -> DataLoader:
+def cloud_validation(clouds: CloudSet, batch: int, rank: int = 0, world: int = 1) -> DataLoader:
     """Several at a time where all have as many points."""
-    return DataLoader(Whole(clouds), batch_size=1 if clouds.count is None else batch, collate_fn=collate)
+    sampler = share_of(len(clouds), rank, world)
+    return DataLoader(Whole(clouds), batch_size=1 if clouds.count is None else batch, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]

@@ -110,9 +110,14 @@ class Whole(Dataset[tuple[str, Tensor]]):
         return self.images.label(path), to_unit(read_image(path, self.images.label(path)))
 
 
-def validation_loader(images: ImageSet) -> DataLoader:
+def validation_loader(images: ImageSet, rank: int = 0, world: int = 1) -> DataLoader:
     """One image at a time: their sizes differ."""
-    return DataLoader(Whole(images), batch_size=1, collate_fn=collate)
+    return DataLoader(Whole(images), batch_size=1, sampler=share_of(len(images), rank, world), collate_fn=collate)  # type: ignore[arg-type]
+
+
+def share_of(count: int, rank: int, world: int) -> range:
+    """Which of so many samples a process validates: none twice, or all of them where there are too few to share."""
+    return range(rank, count, world) if count >= world else range(count)
 
 
 def training_loader(

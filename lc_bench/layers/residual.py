@@ -7,6 +7,7 @@ arXiv 2203.10886. Parts have the names under which published checkpoints hold th
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conv import sub_pixel
@@ -27,6 +28,16 @@ class Residual(nn.Module):
         return self.act(self.conv2(self.act(self.conv1(x)))) + self.skip(x)
 
 
+class Pick(nn.Conv2d):
+    """A strided 1x1 convolution, of the pixels that it sees: torch 2.13 writes beyond its memory in the gradients of a strided one with
+    few channels, channels last, on a CPU.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        down, right = self.stride
+        return F.conv2d(input[:, :, ::down, ::right], self.weight, self.bias)
+
+
 class ResidualDown(nn.Module):
     """(B, before, H, W) -> (B, after, H / stride, W / stride): strided 3x3, rectifier, 3x3, GDN, beside a strided 1x1."""
 
@@ -36,7 +47,7 @@ class ResidualDown(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
         self.act = nn.LeakyReLU()
         self.gdn = GDN(after)
-        self.skip = nn.Conv2d(before, after, 1, stride) if stride > 1 or before != after else nn.Identity()
+        self.skip = Pick(before, after, 1, stride) if stride > 1 or before != after else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gdn(self.conv2(self.act(self.conv1(x)))) + self.skip(x)

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from ..ops.device import pick_device
 from ..ops.notices import hide_known, hide_lightnings
 
 T = TypeVar("T")
+GRACE = 0.3  # seconds in which other ranks may say what they failed of
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def device_count(trainer: DictConfig) -> int:
 
 def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
     from hydra.core.hydra_config import HydraConfig
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+    from torch.multiprocessing.spawn import start_processes
 
     cfg = cfg.copy()
     cfg.output = str(Path(cfg.output).resolve())
@@ -130,17 +132,19 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="lc_bench-ranks-") as folder, _one_ctrl_c_each():
+        # torch's, because its processes end when this one is killed.
         started = start_processes(_rank, (body, cfg, hydra, port, count, folder), nprocs=count, join=False, start_method="spawn")
         assert started is not None
+        processes = [process for process in started.processes if process is not None]
         try:
-            while not started.join(timeout=1.0):
-                pass
-        except (ProcessExitedException, ProcessRaisedException) as error:
-            raise _cause(Path(folder), str(error)) from None
+            while any(process.exitcode is None for process in processes):
+                wait([process.sentinel for process in processes if process.exitcode is None], timeout=1.0)
+                failed = [process.exitcode for process in processes if process.exitcode]
+                if failed:
+                    raise _cause(Path(folder), failed[0])
         finally:
-            for process in started.processes:  # after anything unforeseen
-                if process is not None and process.is_alive():
-                    process.kill()
+            for process in processes:  # they may wait for one that is no more
+                process.kill()
         return pickle.loads((Path(folder) / "result").read_bytes())
 
 
@@ -170,13 +174,17 @@ def _rank(
         (Path(folder) / "result").write_bytes(pickle.dumps(result))
 
 
-def _cause(folder: Path, seen: str) -> BaseException:
+def _cause(folder: Path, status: int) -> BaseException:
     """What ended the run: a user's mistake on any rank, else what came first; the others fail for want of that one."""
+    time.sleep(GRACE)
     told = sorted(pickle.loads(path.read_bytes()) for path in folder.glob("error-*"))
     if not told:
-        return RuntimeError(f"a rank ended without a word: {seen}. Killed by the system, it was perhaps out of memory")
+        by_signal = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return UserError(
+            f"a rank was {by_signal}, without a word; the other ranks were ended. If the system was out of memory, lower run.batch"
+        )
     crashed, _, rank, text = told[0]
-    if "KeyboardInterrupt" in text:
+    if text.rstrip().endswith("KeyboardInterrupt"):
         return KeyboardInterrupt()
     return RuntimeError(f"rank {rank} failed:\n{text}") if crashed else UserError(text)
 

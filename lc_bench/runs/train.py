@@ -11,14 +11,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..api import build_from, give_weights
 from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..ops.device import pick_device
+from ..ops.notices import hide_lightnings
+from . import ranks
 
 log = logging.getLogger(__name__)
 
 
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
 def main(cfg: DictConfig) -> float:
     """Train one model at one quality; returns the last loss. Writes last.ckpt, metrics.csv and model.safetensors."""
+    if cfg.trainer.get("precision", PRECISIONS[0]) not in PRECISIONS:
+        raise unknown("trainer.precision", str(cfg.trainer.precision), PRECISIONS)
+    return ranks.launch(run, cfg)
+
+
+def run(cfg: DictConfig) -> float:
+    """Of one rank."""
     import lightning.pytorch as pl
     import torch
     from lightning.pytorch.callbacks import LearningRateMonitor
@@ -29,8 +41,7 @@ def main(cfg: DictConfig) -> float:
     from ..data.crops import training_loader, validation_loader
     from ..task import Task
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # Lightning sets its own level when it is imported
+    hide_lightnings()
     qualities = qualities_of(cfg)
     if len(qualities) > 1 and not is_variable(cfg):
         raise UserError(f"quality={cfg.quality}: training takes one, such as quality=3; sweep over several with -m quality=1,2,3")
@@ -51,16 +62,23 @@ def main(cfg: DictConfig) -> float:
     clouds = isinstance(images, CloudSet)
     draw = functools.partial(cloud_loader, images, run.turn) if clouds else functools.partial(training_loader, images, run.crop)
     loader = functools.partial(draw, batch=run.batch, seed=cfg.seed, workers=run.workers)
+    if clouds and cfg.trainer.get("precision", PRECISIONS[0]) != PRECISIONS[0]:
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: distances between points need {PRECISIONS[0]}; images train in either")
+    if run.compile:
+        model.g_a.compile()
+        model.g_s.compile()
+    parts = cfg.trainer.get("accumulate_grad_batches", 1)  # batches to a step
     # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
-    task.train_dataloader = lambda: loader(step=task.global_step, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
+    task.train_dataloader = lambda: loader(step=task.global_step * parts, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     if run.val is not None:
         check_choice("data", run.val)
     own_points = [f"model.num_points={cfg.model.num_points}"] if "num_points" in cfg.model else []
     held_out = make(compose(f"data={run.val}", f"model={cfg.model.name}", *own_points).data) if run.val is not None else None
-    validation = None if held_out is None else cloud_validation(held_out, run.batch) if clouds else validation_loader(held_out)
+    if held_out is not None:
+        shared = functools.partial(cloud_validation, held_out, run.batch) if clouds else functools.partial(validation_loader, held_out)
+        task.val_dataloader = lambda: shared(rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
     quality = "all" if is_variable(cfg) else cfg.quality
     metadata = {"model": cfg.model.name, "quality": quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
-    keep_metrics(output)
     loggers = [make(node) for node in (cfg.get("logger") or {}).values()]
     snapshots = Snapshots(output, run.save_every, metadata)
     trainer = pl.Trainer(
@@ -69,7 +87,7 @@ def main(cfg: DictConfig) -> float:
         max_epochs=-1,
         gradient_clip_val=run.clip,
         log_every_n_steps=run.log_every,
-        val_check_interval=run.val_every,
+        val_check_interval=run.val_every * parts,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=loggers,
@@ -84,6 +102,8 @@ def main(cfg: DictConfig) -> float:
             *([LearningRateMonitor("step")] if loggers else []),
         ],
     )
+    if trainer.is_global_zero:
+        keep_metrics(output)
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     log.info(
@@ -93,7 +113,7 @@ def main(cfg: DictConfig) -> float:
         step = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"]
         log.info(f"resuming {checkpoint} at step {step} of {run.steps}")
     model.train()  # Lightning keeps the mode it finds
-    trainer.fit(task, val_dataloaders=validation, ckpt_path=checkpoint, weights_only=False)
+    trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
     if snapshots.interrupted:
         log.info(f"interrupted at step {trainer.global_step} of {run.steps}; continue with run.resume={output / 'last.ckpt'}")
     return float(trainer.callback_metrics.get("train/loss", float("nan")))
