@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format coder fuzz clean
+.PHONY: help setup bench test check format docs coder fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -38,6 +38,10 @@ format: $(STAMP)  ## put the code in shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP)  ## the documentation as a site, docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 coder: $(STAMP)  ## speed and size of the entropy coder
 	$(BIN)/python benchmarks/coder.py $(ARGS)
 
@@ -45,4 +49,4 @@ fuzz: $(STAMP)  ## 10,000 malformed streams: each an error, or the image that wa
 	$(BIN)/python benchmarks/fuzz.py --count $(COUNT) --seed $(SEED) $(ARGS)
 
 clean:  ## remove .venv, caches and outputs
-	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist docs/_build

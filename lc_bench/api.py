@@ -30,7 +30,7 @@ from .ops.paths import cache_dir
 def build(name: str, quality: float = DEFAULT_QUALITY, seed: int = 0, **overrides: Any) -> TransformCode:
     """An untrained model in evaluation mode; overrides are keys of its YAML, such as N=16.
 
-    quality: of a model of variable rate, where `model.level` starts; quality 1 is level 0.
+    quality: of a model of variable rate, where `model.level` starts; quality 1 is level 0. UserError for an unknown name, quality or key.
     """
     check_choice("model", name)
     known = compose(f"model={name}").model
@@ -62,7 +62,7 @@ def load(
 ) -> TransformCode:
     """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path.
 
-    metric: that it was trained for; None is mse, or what its YAML says.
+    metric: that it was trained for; None is mse, or what its YAML says. UserError where no weights are published, or they do not fit.
     """
     check_choice("model", name)
     metric = metric or str(compose(f"model={name}").rate.name)
@@ -137,7 +137,7 @@ def published_name(cfg: DictConfig, quality: float) -> str | None:
 
 
 def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict with the reference implementation's names; UserError says what does not fit."""
+    """Load a state dict, tensors by the reference implementation's names (2020 to now); UserError says what does not fit."""
     weights.load_reference_state(model, state)
     model.weights_note = "reference state"
 
@@ -147,6 +147,7 @@ def compress(model: TransformCode, x: Tensor, level: float | None = None, tile: 
 
     level: of a model of variable rate, 0 to 7 and everything between; None is the quality that it was loaded with.
     tile: side in pixels of tiles that are coded each for itself, 0 for none; None: 1024 for images above 4 megapixels.
+    Clouds are x (B, N, 3), or (B, N, 6) with normals. UserError for NaN and infinite values, and for what the model does not take.
     """
     if isinstance(model, PointCode):
         return model.encode(x, level=level).streams
@@ -163,7 +164,7 @@ def compress(model: TransformCode, x: Tensor, level: float | None = None, tile: 
 
 
 def decompress(model: TransformCode, streams: list[bytes], region: tiled.Region | None = None) -> Tensor:
-    """Streams of images of one size -> x_hat (B, C, H, W) in [0, 1]. StreamError for anything damaged or foreign.
+    """Streams of images of one size -> x_hat (B, C, H, W) in [0, 1]; of clouds -> (B, N, 3). StreamError for anything damaged or foreign.
 
     region: (top, left, height, width) in pixels, None for the whole image. Of an image in tiles only those are decoded
     that it needs.
@@ -242,7 +243,8 @@ def label_of(model: TransformCode, metric: str = "mse") -> str:
 def benchmark(model: TransformCode, data: str | None = None, images: int | None = None, **keys: Any) -> pd.DataFrame:
     """Records of the model on a data set of conf/data (default: samples, or shapes): each to bytes, and decoded by a copy of it.
 
-    keys: of the data set's YAML, such as path="photos" with data="folder". `records.to_csv` gives what run=report reads.
+    keys: of the data set's YAML, such as path="photos" with data="folder". `records.to_csv` gives what run=report reads. bpp is in bits
+    per pixel or point, psnr-rgb, d1-psnr and d2-psnr in dB, encode_s and decode_s in seconds.
     """
     of_clouds = isinstance(model, PointCode)
     data = data or ("shapes" if of_clouds else "samples")

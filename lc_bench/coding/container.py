@@ -122,6 +122,7 @@ def check_claim(segments: list[bytes], area: int) -> None:
 
 
 def checksum(data: bytes, start: int = 0) -> bytes:
+    """CRC-32, 4 bytes, little endian."""
     return zlib.crc32(data, start).to_bytes(CRC, "little")
 
 

@@ -54,6 +54,8 @@ def settle(units: Tensor) -> Tensor:
 
 
 class OnGrid(nn.Module):
+    """Any tensor -> the nearest multiples of UNIT, float64."""
+
     def forward(self, x: Tensor) -> Tensor:
         return on_grid(x)
 

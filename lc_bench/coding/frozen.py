@@ -81,11 +81,13 @@ class Frozen:
         self.identity = Identity(hashlib.sha256(architecture).digest()[:1], sha.digest()[:3])
 
     def tables(self, family: HasTables) -> Tables:
+        """Probability tables of a prior's family, on the model's device."""
         if family not in self._tables:  # of a step that a level asks for
             self._tables[family] = family.make_tables().to(self.device)
         return self._tables[family]
 
     def exact(self, net: nn.Module) -> nn.Module:
+        """The network in exact arithmetic, or, where it has none, a float64 copy; `inexact` then says why."""
         if net not in self._exact:
             try:
                 self._exact[net] = exact_form(net)

@@ -143,6 +143,7 @@ class RateTape:
         return self.training and not self.rung.steps
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
+        """analysis(y), which only the sender can compute."""
         return self.exact(analysis)(y)
 
     def exact(self, net: nn.Module) -> Any:
@@ -150,9 +151,11 @@ class RateTape:
         return _InHalf(net) if self.mixed_precision else net
 
     def quantise(self, y: Tensor, mean: Tensor | None = None) -> Tensor:
+        """y (B, ...) with noise, or rounded about the mean; the gradient is that of y."""
         return add_noise(y) if self.training and self.quantiser == "noise" else round_straight_through(y, mean)
 
     def count(self, name: str, y_hat: Tensor, prior: Prior) -> None:
+        """Add the bits of y_hat (B, ...) to those of that name."""
         bits = prior.bits(y_hat).flatten(1).sum(1)
         self.bits[name] = self.bits[name] + bits if name in self.bits else bits
 
@@ -178,6 +181,7 @@ class _CodingTape:
         self.latents: dict[str, list[Tensor]] = {}  # what the receiver sees, chunk by chunk
 
     def exact(self, net: nn.Module) -> Any:
+        """The network in exact arithmetic: takes any float tensor, gives float64."""
         return self.frozen.exact(net)
 
     def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
@@ -207,9 +211,11 @@ class EncodeTape(_CodingTape):
         self.bits: dict[str, Tensor] = {}  # (B,) ideal bits of the tables, filled by `segments`
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
+        """analysis(y), which only the sender can compute."""
         return analysis(y)
 
     def send(self, name: str, y: Tensor, prior: Any) -> Tensor:
+        """Symbols of y (B, ...), int32; UserError for values that cannot be coded."""
         rounded = prior.symbols(y)
         largest = segment.LARGEST_SYMBOL
         if not bool((rounded.abs() <= largest).all()):  # also catches NaN
@@ -265,10 +271,12 @@ class DecodeTape(_CodingTape):
         self.decoders: dict[str, segment.Decoder] = {}
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
+        """NaN of the shape of analysis(y)."""
         shape = self.frozen.output_shape(analysis, y.shape)
         return torch.full((1,), torch.nan, device=y.device, dtype=y.dtype).expand(shape)
 
     def send(self, name: str, y: Tensor, prior: Any) -> Tensor:
+        """Symbols (B, ...), read; StreamError where the stream has no such segment."""
         index = prior.index(y.shape).flatten(1)
         if name not in self.decoders:
             if len(self.decoders) == len(self.columns):

@@ -24,7 +24,9 @@ SEARCH = 2.0**20  # medians and tails are looked for in +- this
 
 
 class FactorizedPrior(Rounding, nn.Module):
-    """channels: of the latent (B, C, ...); filters: widths of the hidden layers; init_scale: spread of the first density."""
+    """A learned density for each channel.  Ballé et al. 2018, arXiv 1802.01436, appendix 6.1.
+
+    channels: of the latent (B, C, ...); filters: widths of the hidden layers; init_scale: spread of the first density."""
 
     median: Tensor
 

@@ -27,6 +27,7 @@ SMALLEST_LIKELIHOOD = 1e-9  # as the reference implementation bounds it: an impo
 
 
 def likelihood_to_bits(likelihood: Tensor) -> Tensor:
+    """Bits of each element; likelihoods below 1e-9 count as that."""
     return -lower_bound(likelihood, SMALLEST_LIKELIHOOD).log2()
 
 

@@ -38,7 +38,7 @@ SIZED: dict[str, Callable[[int, int, int, int], nn.Module]] = {
 
 
 def chain(channels: int, blocks: Sequence[str]) -> nn.Sequential:
-    """One module per word; channels: of the input."""
+    """One module per word; channels: of the input. UserError for an unknown word, which lists all."""
     layers: list[nn.Module] = []
     for word in blocks:
         module, channels = _block(str(word), channels)

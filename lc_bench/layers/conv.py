@@ -31,6 +31,7 @@ def conv_stack(
 
     kernel and stride: one for all or one each. `up`: layers with a stride above 1 are transposed convolutions that
     enlarge by it; those of stride 1 stay plain. Every layer keeps sizes exact multiples of its stride.
+    UserError for lists of other lengths, and for another `act`.
     """
     count = len(channels) - 1
     kernels, strides = _each("kernel", kernel, count), _each("stride", stride, count)
@@ -92,14 +93,14 @@ class _WindowConv2d(nn.Conv2d):
 
 
 class MaskedConv2d(_WindowConv2d):
-    """Sees only what comes before in raster order (van den Oord et al. 2016, arXiv 1601.06759, mask A)."""
+    """(B, in, H, W) -> (B, out, H, W); sees only what comes before in raster order (van den Oord et al. 2016, arXiv 1601.06759, mask A)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
         super().__init__(in_channels, out_channels, (torch.arange(kernel * kernel) < kernel * kernel // 2).view(kernel, kernel))
 
 
 class CheckerboardConv2d(_WindowConv2d):
-    """Sees only the cells of the other colour (He et al. 2021, arXiv 2103.15306)."""
+    """(B, in, H, W) -> (B, out, H, W); sees only the cells of the other colour (He et al. 2021, arXiv 2103.15306)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 5) -> None:
         place = torch.arange(kernel)

@@ -68,7 +68,7 @@ class _Normalise(torch.autograd.Function):
 
 
 class GDN1(GDN):
-    """Without the squares: x_i / (beta_i + sum_j gamma_ij |x_j|).  Johnston et al. 2019, arXiv 1912.08771."""
+    """(B, C, H, W) -> same shape, without the squares: x_i / (beta_i + sum_j gamma_ij |x_j|).  Johnston et al. 2019, arXiv 1912.08771."""
 
     def normalise(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         norm = F.conv2d(x.abs(), gamma, beta)

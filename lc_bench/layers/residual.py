@@ -15,7 +15,7 @@ from .gdn import GDN
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions, each rectified (the first one's bend is also the second's), beside a skip."""
+    """(B, before, H, W) -> (B, after, H, W): two 3x3 convolutions, each rectified, beside a skip; both have one rectifier."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ResidualUp(nn.Module):
 
 
 class ResidualBottleneck(nn.Module):
-    """x + (1x1 to half the channels, 3x3, 1x1 back), rectified in between."""
+    """(B, C, H, W) -> same shape: x + (1x1 to half the channels, 3x3, 1x1 back), rectified in between."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class _Unit(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + a(x) * sigmoid(b(x)), both of three units: a gate over positions and channels without dot products."""
+    """(B, C, H, W) -> same shape: x + a(x) * sigmoid(b(x)), both of three units; a gate without dot products."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

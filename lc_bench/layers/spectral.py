@@ -41,7 +41,7 @@ def _in_frequency(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
 
 
 class SpectralConv2d(nn.Conv2d):
-    """nn.Conv2d, its kernel learned as a spectrum."""
+    """nn.Conv2d, its kernel learned as a spectrum: (B, in, H, W) -> (B, out, H / stride, W / stride).  Ballé 2018, arXiv 1802.00847."""
 
     def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super().__init__(*args, **kwargs)
@@ -49,7 +49,7 @@ class SpectralConv2d(nn.Conv2d):
 
 
 class SpectralConvTranspose2d(nn.ConvTranspose2d):
-    """nn.ConvTranspose2d, its kernel learned as a spectrum."""
+    """nn.ConvTranspose2d, its kernel learned as a spectrum: (B, in, H, W) -> (B, out, H * stride, W * stride). The same source."""
 
     def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super().__init__(*args, **kwargs)

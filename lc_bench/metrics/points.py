@@ -20,12 +20,12 @@ NEIGHBOURS = 12  # of which a normal is estimated
 
 
 def chamfer(a: Tensor, b: Tensor) -> float:
-    """Mean squared distance to the nearest point of the other cloud, both ways summed."""
+    """a (N, 3), b (M, 3) -> mean squared distance to the nearest point of the other cloud, both ways summed."""
     return sum(d1_mse(a, b))
 
 
 def d1_mse(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Point to point: from a to b, and from b to a."""
+    """a (N, 3), b (M, 3) -> mean squared distance point to point: from a to b, and from b to a."""
     return _nearest(a, b)[0].mean().item(), _nearest(b, a)[0].mean().item()
 
 
@@ -49,6 +49,7 @@ def psnr(mse: tuple[float, float], peak: float) -> float:
 
 
 def peak(original: Tensor, convention: str) -> float:
+    """original (N, 3) -> longest side of its box, or, by `spacing`, the largest distance between neighbours. UserError for another."""
     if convention == "box":
         return (original.amax(0) - original.amin(0)).max().item()
     if convention == "spacing":

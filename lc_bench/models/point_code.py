@@ -51,6 +51,7 @@ class PointCode(TransformCode):
         return False
 
     def check_input(self, x: Tensor) -> None:
+        """UserError unless x is (B, N, channels) with enough points."""
         if x.ndim != 3 or x.shape[2] != self.channels or 0 in x.shape:
             raise UserError(f"an input of shape {tuple(x.shape)}: the model takes clouds (B, N, {self.channels}), nothing empty")
         if x.shape[1] < self.smallest:

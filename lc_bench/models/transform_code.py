@@ -75,6 +75,7 @@ class TransformCode(nn.Module):
 
     @property
     def variable(self) -> bool:
+        """Whether it has levels; not in its first stage of training."""
         return self.ladder is not None and self.stage > 1
 
     def rung(self, level: float | Tensor | None, device: torch.device, frozen: Frozen | None = None) -> Rung:
@@ -88,14 +89,16 @@ class TransformCode(nn.Module):
         return (frozen.exact(self.ladder) if frozen else self.ladder)(levels)
 
     def synthesise(self, y_hat: Tensor, size: torch.Size | tuple[int, ...], rung: Rung) -> Tensor:
+        """y_hat of the padded image -> x_hat (B, C, *size), not yet clamped."""
         y_hat = y_hat.to(next(self.g_s.parameters()).dtype)
         return self.g_s(_fast(rung.tell(y_hat)))[..., : size[0], : size[1]]
 
     def analyse(self, x: Tensor) -> Tensor:
-        """y of x, which is padded."""
+        """y of x (B, C, H, W), which is padded."""
         return self.g_a(_fast(x)).contiguous()
 
     def check_input(self, x: Tensor) -> None:
+        """UserError unless x is (B, C, H, W), in floating point and not empty."""
         if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape:
             raise UserError(f"an input of shape {tuple(x.shape)}: the model takes (B, {self.channels}, H, W), nothing empty")
         if not x.is_floating_point():
@@ -107,9 +110,11 @@ class TransformCode(nn.Module):
             raise UserError(f"an image of {height} x {width} pixels: 1 to {LARGEST_SIDE} on a side and {LARGEST_AREA} in all can be coded")
 
     def padded_area(self, height: int, width: int) -> int:
+        """Pixels after padding."""
         return padded_size(height, self.pad_to) * padded_size(width, self.pad_to)
 
     def check_sendable(self, x: Tensor) -> None:
+        """UserError for what cannot be coded: other shapes, too many pixels, NaN and infinite ones."""
         self.check_input(x)
         self.check_size(x.shape[2], x.shape[3])
         if not bool(x.isfinite().all()):

@@ -45,6 +45,7 @@ class Ladder(nn.Module):
         self.z_net = _perceptron(1, 10) if z_step else None
 
     def check(self, level: Tensor) -> None:
+        """UserError for levels below 0 or above the last."""
         if level.numel() == 0 or not bool(((level >= 0) & (level <= self.levels - 1)).all()):
             raise UserError(f"level={level.tolist()}: levels are 0 to {self.levels - 1} and everything between")
 
