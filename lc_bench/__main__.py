@@ -11,26 +11,16 @@ import warnings
 
 from .config import choices, conf_dir, explain, groups, own_conf_dir
 from .errors import UserError, unknown
+from .runs.apart import end_with_parent, leave_cause
+from .runs.sweep import Planner, for_jobs_only, is_job, job
 
 
 def run(cfg) -> object:  # type: ignore[no-untyped-def]
-    """Run what `run` names. A user's mistake is told here, in one line; a sweep goes on with its next job."""
-    try:
-        return _run(cfg)
-    except Exception as error:
-        told = explain(error, sys.argv[1:])
-        if not isinstance(told, UserError):
-            raise
-        print(f"lc_bench: {told}", file=sys.stderr)
-        failures.append(told)
-        return None
-
-
-failures: list[UserError] = []
-
-
-def _run(cfg) -> object:  # type: ignore[no-untyped-def]
+    """Run what `run` names. In a launcher's worker, which has one job of a sweep: run that apart."""
     from hydra.utils import get_method
+
+    if is_job():
+        return job(cfg)
 
     # Known notices of libraries that say nothing to a user of this command.
     known = "does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec|decompression bomb"
@@ -49,25 +39,43 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
 def main() -> None:
     import hydra
 
-    failures.clear()
+    end_with_parent()
+    Planner.current = None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and this function says it in one line
     folder = conf_dir()
     if not folder.is_dir():
         sys.exit(f"{folder}: the configuration is missing from this installation; install lc_bench again")
+    given = sys.argv[1:]
+    code = 0
     try:
         find_own_conf(sys.argv)
         check_overrides(sys.argv[1:])
+        sys.argv[1:] = for_jobs_only(sys.argv[1:], groups())
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except Exception as error:
         told = explain(error, sys.argv[1:])
-        if not isinstance(told, UserError):
+        leave_cause(told)
+        if not isinstance(told, UserError) and Planner.current is None:
             raise
-        print(f"lc_bench: {told}", file=sys.stderr)
-        sys.exit(2)
-    if failures:
-        sys.exit(2)
+        print(f"lc_bench: {told if isinstance(told, UserError) else repr(told)}", file=sys.stderr)
+        code = 2
+    if Planner.current is not None and Planner.current.folder.is_dir():
+        code = end_of_sweep(given, code)
+    if code:
+        sys.exit(code)
+
+
+def end_of_sweep(given: list[str], code: int) -> int:
+    """What a sweep leaves, also one that was interrupted or whose launcher gave up. Returns the exit code."""
+    from .runs.sweep_end import finish
+
+    plan = Planner.current
+    assert plan is not None
+    if code == 130:
+        plan.stop()
+    return max(code, finish(plan, given, code == 130))
 
 
 def find_own_conf(arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ a model of variable rate the whole list; `${scaled:n,a,b}` is n * a // b, `${sum
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -49,6 +50,28 @@ def _by_level(*values: Any, _root_: DictConfig) -> Any:
     return list(values) if is_variable(_root_) else _by_quality(*values, _root_=_root_)
 
 
+NAMED_FIRST = ("model", "data", "rate", "quality")  # a job's folder is named by these where they are given, swept or not
+
+
+def job_folder(overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """A job's folder in a sweep, such as `model-mbt2018+quality-3`: by what was chosen, so that a wider sweep finds it again.
+
+    Its characters stand for themselves in shells and in Hydra's grammar; a name that is cut or altered ends in a hash.
+    """
+    given = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
+    keys = [k for k in NAMED_FIRST if k in given] + sorted(k for k in swept if k in given and k not in NAMED_FIRST)
+    whole = "+".join(f"{key}-{given[key]}" for key in keys) or "job"
+    name = re.sub(r"[^\w.+-]+", "_", whole, flags=re.ASCII)[:100]
+    return name if name == whole else f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _job_folder(*, _root_: DictConfig) -> str:
+    """In a launcher's worker, where LC_BENCH_SWEEP lists what is swept."""
+    hydra = _root_.hydra
+    return job_folder(hydra.overrides.task, str(hydra.job.env_set.get("LC_BENCH_SWEEP", "")).split(","))
+
+
+OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
 OmegaConf.register_new_resolver("by_level", _by_level, replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), replace=True)

@@ -67,7 +67,7 @@ def main(cfg: DictConfig) -> float:
     if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
         raise UserError(f"run.images={cfg.run.images}: give the number of images, 1 or more, or null for all")
     count = min(len(data), cfg.run.images or len(data))
-    known = read_records(Path(cfg.run.resume).expanduser()).to_dict("records") if cfg.run.resume else []
+    known = known_records(cfg.run.resume, output)
     records: list[Record] = []
     gallery = Gallery()
     columns = (TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
@@ -104,6 +104,13 @@ def main(cfg: DictConfig) -> float:
         log.info(f"interrupted; continue with run.resume={output}")
     learned = table[table.kind == "learned"]
     return float(learned.bpp.mean()) if len(learned) else float("nan")
+
+
+def known_records(resume: str | None, output: Path) -> list[Record]:
+    """What an interrupted run measured: of a folder, a file, or `auto` (the output folder's own, if there are any)."""
+    if resume is None or (resume == "auto" and not (output / "records.csv").is_file()):
+        return []
+    return read_records(output if resume == "auto" else Path(resume).expanduser()).to_dict("records")
 
 
 def load_pair(cfg: DictConfig, quality: float, device: torch.device) -> tuple[TransformCode, TransformCode]:

@@ -1,0 +1,142 @@
+"""How a sweep ends: one report over all its benchmarks, one table of its trainings, and which jobs ended how."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..config import NAMED_FIRST
+from .sweep import STOP, Plan, Status
+
+LAST_STEPS = 10  # logged training steps that a run's figures are the mean of
+
+
+def finish(plan: Plan, arguments: Sequence[str], interrupted: bool) -> int:
+    """Write and print what the sweep has; returns the exit code: 130 interrupted, 2 a job failed, 0 all are done."""
+    interrupted = interrupted or (plan.folder / STOP).exists()
+    statuses = plan.statuses
+    reports = report_benchmarks(plan, statuses)
+    if any(s.run == "train" and s.state != "not run" for s in statuses.values()):
+        table_of_trainings(plan, statuses)
+    print_jobs(statuses)
+    for name, status in statuses.items():
+        if status.state == "failed":
+            print(f"lc_bench: {name}: {status.cause}{failure_file(plan.folder / name)}", file=sys.stderr)
+    for path in reports:
+        print(f"report: {path.resolve()}")
+    failed = [s for s in statuses.values() if s.state == "failed"]
+    if interrupted or any(s.state != "ok" for s in statuses.values()):
+        how = "interrupted" if interrupted else f"{len(failed)} of {len(statuses)} jobs failed" if failed else "some jobs have not ended"
+        print(f"lc_bench: {how}; what is left is done by\n  {plan.to_go_on(arguments)}", file=sys.stderr)
+    return 130 if interrupted else 2 if any(s.state != "ok" for s in statuses.values()) else 0
+
+
+def failure_file(folder: Path) -> str:
+    """Where a traceback is to be read, if there is one."""
+    from .apart import FAILURE
+
+    file = folder / FAILURE
+    return f" (traceback in {file})" if file.is_file() and "Traceback" in file.read_text() else ""
+
+
+def print_jobs(statuses: Mapping[str, Status]) -> None:
+    table = Table(title="jobs", title_justify="left")
+    for heading in ("job", "ended", "seconds"):
+        table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
+    for name, status in statuses.items():
+        state = "unfinished" if status.state in ("running", "interrupted") else status.state
+        style = "red" if state == "failed" else "" if state == "ok" else "yellow"
+        table.add_row(name, state, f"{status.seconds:.0f}" if status.seconds else "", style=style)
+    Console().print(table)
+
+
+def report_benchmarks(plan: Plan, statuses: Mapping[str, Status]) -> list[Path]:
+    """A report over the records of all jobs; of several data sets one each, in folders of their names."""
+    found = {n: s for n, s in statuses.items() if s.run == "bench" and (Path(s.output) / "records.csv").is_file()}
+    if not found:
+        return []
+    import pandas as pd
+
+    from ..report.records import read_records
+    from .report import report_on
+
+    tables = [read_records(Path(status.output)).assign(job=name) for name, status in found.items()]
+    records = told_apart(pd.concat(tables), {n: differing(s.overrides, plan.swept) for n, s in found.items()})
+    paths, sets = [], list(records.data.unique())
+    for data in sets:
+        own = records[records.data == data]
+        settings = found[own.job.iloc[0]].settings
+        anchor = settings.get("bd_anchor")
+        anchor = anchor if anchor in set(own.codec) else str(own.codec.iloc[0])  # run.anchors=false: the first model is
+        output = plan.folder / str(data) if len(sets) > 1 else plan.folder
+        report_on(pd.DataFrame(own.drop(columns="job")), output, anchor, settings.get("published", []))
+        paths.append(output / "index.html")
+    return paths
+
+
+def differing(overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """What sets a job apart besides what its records say themselves (codec, level, data)."""
+    given = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
+    keys = [k for k in swept if k in given and k not in NAMED_FIRST and not k.startswith("data.")]
+    return ", ".join(f"{key}={given[key]}" for key in keys)
+
+
+def told_apart(records: Any, words: Mapping[str, str]) -> Any:
+    """Records with a column `job`: where several jobs measured one codec at one level, what differs joins the codec's name."""
+    key = ["codec", "level", "image", "data"]
+    learned = records[records.kind == "learned"]
+    shared = set(learned[learned.duplicated(key, keep=False)].codec)
+    mine = (records.kind == "learned") & records.codec.isin(shared) & (records.job.map(words) != "")
+    records.loc[mine, "codec"] = records.codec[mine] + ", " + records.job[mine].map(words)
+    return records.drop_duplicates(key, keep="last")
+
+
+def table_of_trainings(plan: Plan, statuses: Mapping[str, Status]) -> None:
+    """runs.csv and a table: the last figures of each run, on validation data where it had some; how to benchmark them."""
+    import pandas as pd
+
+    rows = []
+    for name, status in statuses.items():
+        folder = Path(status.output) if status.output else plan.folder / name
+        weights = folder / "model.safetensors"
+        row = {"job": name, "ended": status.state, **last_figures(folder), "weights": str(weights) if weights.is_file() else ""}
+        rows.append(row)
+    runs = pd.DataFrame(rows)
+    runs.to_csv(plan.folder / "runs.csv", index=False)
+    shown = [c for c in runs.columns if c != "weights"]
+    table = Table(title="trainings", title_justify="left")
+    for column in shown:
+        table.add_column(column, overflow="fold", justify="left" if column in ("job", "ended") else "right")
+    for row in runs[shown].itertuples(index=False):
+        table.add_row(*("" if isinstance(v, float) and math.isnan(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)
+    trained = [name for name in statuses if (plan.folder / name / "model.safetensors").is_file()]
+    if trained:
+        print("benchmark one of them with")
+        choices = [w for w in statuses[trained[0]].overrides if w.partition("=")[0].lstrip("+").split(".")[0] in ("model", "rate", "quality")]
+        chosen = [*choices, f"weights={plan.folder / trained[0] / 'model.safetensors'}", "data=kodak"]
+        print(f"  {shlex.join(['python', '-m', 'lc_bench', *chosen])}")
+
+
+def last_figures(folder: Path) -> dict[str, float]:
+    """step, loss, bpp, psnr from a run's metrics.csv: the last validation, and the mean of the last logged training steps."""
+    import pandas as pd
+
+    parts = sorted(folder.glob("metrics*.csv"), key=lambda p: p.stat().st_mtime)
+    if not parts:
+        return {}
+    logged = pd.concat([pd.read_csv(p) for p in parts])
+    found: dict[str, float] = {"step": int(logged.step.max()) + 1}
+    for key in ("loss", "bpp", "psnr"):
+        for prefix, rows in (("train", LAST_STEPS), ("val", 1)):
+            values = logged.get(f"{prefix}/{key}", pd.Series(dtype=float)).dropna()
+            if len(values):
+                found[f"{prefix}/{key}"] = float(values.tail(rows).mean())
+    return found
