@@ -12,15 +12,31 @@ import warnings
 from .config import choices, conf_dir, explain, groups, own_conf_dir
 from .errors import UserError, unknown
 from .runs.apart import end_with_parent, leave_cause
-from .runs.sweep import Planner, for_jobs_only, is_job, job
+from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
 
 
 def run(cfg) -> object:  # type: ignore[no-untyped-def]
-    """Run what `run` names. In a launcher's worker, which has one job of a sweep: run that apart."""
-    from hydra.utils import get_method
-
+    """Run what `run` names. A user's mistake is told here, in one line. In a launcher's worker: run one job of a sweep, apart."""
     if is_job():
         return job(cfg)
+    try:
+        return _run(cfg)
+    except Exception as error:
+        told = explain(error, sys.argv[1:])
+        if not isinstance(told, UserError):
+            raise
+        leave_cause(told)
+        print(f"lc_bench: {told}", file=sys.stderr)
+        failures.append(told)
+        return None
+
+
+failures: list[UserError] = []
+
+
+def _run(cfg) -> object:  # type: ignore[no-untyped-def]
+    from hydra.utils import get_method
+
 
     # Known notices of libraries that say nothing to a user of this command.
     known = "does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec|decompression bomb"
@@ -39,6 +55,7 @@ def run(cfg) -> object:  # type: ignore[no-untyped-def]
 def main() -> None:
     import hydra
 
+    failures.clear()
     end_with_parent()
     Planner.current = None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and this function says it in one line
@@ -61,18 +78,17 @@ def main() -> None:
             raise
         print(f"lc_bench: {told if isinstance(told, UserError) else repr(told)}", file=sys.stderr)
         code = 2
-    if Planner.current is not None and Planner.current.folder.is_dir():
-        code = end_of_sweep(given, code)
+    code = 2 if failures else code
+    if Planner.current is not None and Planner.current.has_begun:
+        code = end_of_sweep(Planner.current, given, code)
     if code:
         sys.exit(code)
 
 
-def end_of_sweep(given: list[str], code: int) -> int:
+def end_of_sweep(plan: Plan, given: list[str], code: int) -> int:
     """What a sweep leaves, also one that was interrupted or whose launcher gave up. Returns the exit code."""
     from .runs.sweep_end import finish
 
-    plan = Planner.current
-    assert plan is not None
     if code == 130:
         plan.stop()
     return max(code, finish(plan, given, code == 130))

@@ -156,6 +156,9 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> BaseExceptio
         return UserError(f"{absent[1]}: has to be given, as {absent[1]}=...")
     if isinstance(error, MissingConfigException) or "Could not find" in text:
         found = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+        if found and found[1] == "hydra":
+            group, _, choice = found[2].rpartition("/")
+            return UserError(f"hydra/{group}={choice}: not here. basic always is, the others come with pip install 'lc_bench[sweep]'")
         if found:
             return unknown(found[1], found[2], choices(found[1]))
     if isinstance(error, ConfigCompositionException | HydraException):
@@ -176,7 +179,8 @@ def _without_traceback(error: UserError) -> UserError:
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> UserError:
     """A key that no file has: list those beside it, in the configuration that the other choices give."""
-    chosen = [a for a in arguments if a.partition("=")[0] in groups() and "," not in a]
+    # of a sweep over models the first; "(": Hydra's choice(...)
+    chosen = [a if "[" in a else a.partition(",")[0] for a in arguments if a.partition("=")[0] in groups() and "(" not in a]
     parent = key.rpartition(".")[0]
     config = compose(*chosen)
     inside = OmegaConf.select(config, parent) if parent else config

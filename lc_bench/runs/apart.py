@@ -28,7 +28,7 @@ class Apart:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log = folder, log
         (folder / FAILURE).unlink(missing_ok=True)
-        environment = {**os.environ, "LC_BENCH_JOB": str(folder.resolve())}
+        environment = {"PYTHONFAULTHANDLER": "1", **os.environ, "LC_BENCH_JOB": str(folder.resolve())}
         environment.pop("LC_BENCH_SWEEP", None)
         out = open(log, "ab") if log else None  # noqa: SIM115 - the process keeps it
         try:

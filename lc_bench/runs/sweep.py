@@ -179,16 +179,25 @@ class Plan:
 
     folder: Path
     jobs: dict[str, list[str]]
-    swept: list[str]
 
     @property
     def statuses(self) -> dict[str, Status]:
+        """Of all jobs that were asked for, whether they began or not."""
         return {name: read_status(self.folder / name) for name in self.jobs}
+
+    @property
+    def earlier(self) -> dict[str, Status]:
+        """Of other jobs in the same folder, which an earlier command asked for."""
+        found = {path.parent.name: path.parent for path in sorted(self.folder.glob(f"*/{STATUS}"))}
+        return {name: read_status(folder) for name, folder in found.items() if name not in self.jobs}
+
+    @property
+    def has_begun(self) -> bool:
+        return any((self.folder / name).is_dir() for name in self.jobs)
 
     def stop(self) -> None:
         """Tell jobs that are at work, wherever they are, to end."""
-        if self.folder.is_dir():
-            (self.folder / STOP).touch()
+        (self.folder / STOP).touch()
 
     def to_go_on(self, arguments: Sequence[str]) -> str:
         """The command that does what is left."""
@@ -244,7 +253,7 @@ class Planner:
             return  # the sweeper, whose turn is next, says what is wrong
         swept = [str(o.key_or_group) for o in parsed if o.is_sweep_override() and len(list(o.sweep_string_iterator())) > 1]
         folder = Path(config.hydra.sweep.dir)
-        Planner.current = Plan(folder, {job_folder(overrides, swept): list(overrides) for overrides in chosen}, swept)
+        Planner.current = Plan(folder, {job_folder(overrides, swept): list(overrides) for overrides in chosen})
         (folder / STOP).unlink(missing_ok=True)
         shared = {"LC_BENCH_SWEEP": ",".join(swept) or "-", **threads_of(config, len(chosen))}
         with read_write(config):

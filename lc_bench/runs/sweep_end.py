@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config import NAMED_FIRST
-from .sweep import STOP, Plan, Status
+from .sweep import STOP, UNRELATED, Plan, Status
 
 LAST_STEPS = 10  # logged training steps that a run's figures are the mean of
 
@@ -22,9 +22,10 @@ def finish(plan: Plan, arguments: Sequence[str], interrupted: bool) -> int:
     """Write and print what the sweep has; returns the exit code: 130 interrupted, 2 a job failed, 0 all are done."""
     interrupted = interrupted or (plan.folder / STOP).exists()
     statuses = plan.statuses
-    reports = report_benchmarks(plan, statuses)
-    if any(s.run == "train" and s.state != "not run" for s in statuses.values()):
-        table_of_trainings(plan, statuses)
+    whole = {**plan.earlier, **statuses}
+    reports = report_benchmarks(plan.folder, whole)
+    if any(s.run == "train" for s in whole.values()):
+        table_of_trainings(plan.folder, whole)
     print_jobs(statuses)
     for name, status in statuses.items():
         if status.state == "failed":
@@ -57,7 +58,7 @@ def print_jobs(statuses: Mapping[str, Status]) -> None:
     Console().print(table)
 
 
-def report_benchmarks(plan: Plan, statuses: Mapping[str, Status]) -> list[Path]:
+def report_benchmarks(folder: Path, statuses: Mapping[str, Status]) -> list[Path]:
     """A report over the records of all jobs; of several data sets one each, in folders of their names."""
     found = {n: s for n, s in statuses.items() if s.run == "bench" and (Path(s.output) / "records.csv").is_file()}
     if not found:
@@ -68,24 +69,25 @@ def report_benchmarks(plan: Plan, statuses: Mapping[str, Status]) -> list[Path]:
     from .report import report_on
 
     tables = [read_records(Path(status.output)).assign(job=name) for name, status in found.items()]
-    records = told_apart(pd.concat(tables), {n: differing(s.overrides, plan.swept) for n, s in found.items()})
+    records = told_apart(pd.concat(tables), differences({name: status.overrides for name, status in found.items()}))
     paths, sets = [], list(records.data.unique())
     for data in sets:
         own = records[records.data == data]
         settings = found[own.job.iloc[0]].settings
         anchor = settings.get("bd_anchor")
         anchor = anchor if anchor in set(own.codec) else str(own.codec.iloc[0])  # run.anchors=false: the first model is
-        output = plan.folder / str(data) if len(sets) > 1 else plan.folder
+        output = folder / str(data) if len(sets) > 1 else folder
         report_on(pd.DataFrame(own.drop(columns="job")), output, anchor, settings.get("published", []))
         paths.append(output / "index.html")
     return paths
 
 
-def differing(overrides: Sequence[str], swept: Sequence[str]) -> str:
-    """What sets a job apart besides what its records say themselves (codec, level, data)."""
-    given = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
-    keys = [k for k in swept if k in given and k not in NAMED_FIRST and not k.startswith("data.")]
-    return ", ".join(f"{key}={given[key]}" for key in keys)
+def differences(overrides: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What sets each job apart from others, besides what its records say themselves (codec, level, data)."""
+    given = {name: dict(word.lstrip("+").partition("=")[::2] for word in words) for name, words in overrides.items()}
+    keys = dict.fromkeys(k for words in given.values() for k in words if k not in (*NAMED_FIRST, *UNRELATED) and not k.startswith("data."))
+    apart = [k for k in keys if len({words.get(k) for words in given.values()}) > 1]
+    return {name: ", ".join(f"{k}={words[k]}" for k in apart if k in words) for name, words in given.items()}
 
 
 def told_apart(records: Any, words: Mapping[str, str]) -> Any:
@@ -98,18 +100,18 @@ def told_apart(records: Any, words: Mapping[str, str]) -> Any:
     return records.drop_duplicates(key, keep="last")
 
 
-def table_of_trainings(plan: Plan, statuses: Mapping[str, Status]) -> None:
+def table_of_trainings(sweep: Path, statuses: Mapping[str, Status]) -> None:
     """runs.csv and a table: the last figures of each run, on validation data where it had some; how to benchmark them."""
     import pandas as pd
 
     rows = []
     for name, status in statuses.items():
-        folder = Path(status.output) if status.output else plan.folder / name
+        folder = Path(status.output) if status.output else sweep / name
         weights = folder / "model.safetensors"
         row = {"job": name, "ended": status.state, **last_figures(folder), "weights": str(weights) if weights.is_file() else ""}
         rows.append(row)
     runs = pd.DataFrame(rows)
-    runs.to_csv(plan.folder / "runs.csv", index=False)
+    runs.to_csv(sweep / "runs.csv", index=False)
     shown = [c for c in runs.columns if c != "weights"]
     table = Table(title="trainings", title_justify="left")
     for column in shown:
@@ -117,11 +119,11 @@ def table_of_trainings(plan: Plan, statuses: Mapping[str, Status]) -> None:
     for row in runs[shown].itertuples(index=False):
         table.add_row(*("" if isinstance(v, float) and math.isnan(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
     Console().print(table)
-    trained = [name for name in statuses if (plan.folder / name / "model.safetensors").is_file()]
+    trained = [name for name in statuses if (sweep / name / "model.safetensors").is_file()]
     if trained:
         print("benchmark one of them with")
-        choices = [w for w in statuses[trained[0]].overrides if w.partition("=")[0].lstrip("+").split(".")[0] in ("model", "rate", "quality")]
-        chosen = [*choices, f"weights={plan.folder / trained[0] / 'model.safetensors'}", "data=kodak"]
+        words = [w for w in statuses[trained[0]].overrides if w.lstrip("+").partition("=")[0].split(".")[0] in ("model", "rate", "quality")]
+        chosen = [*words, f"weights={sweep / trained[0] / 'model.safetensors'}", "data=kodak"]
         print(f"  {shlex.join(['python', '-m', 'lc_bench', *chosen])}")
 
 
