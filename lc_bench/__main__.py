@@ -37,7 +37,6 @@ failures: list[UserError] = []
 def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     from hydra.utils import get_method
 
-
     # Known notices of libraries that say nothing to a user of this command.
     known = "does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec|decompression bomb"
     warnings.filterwarnings("ignore", message=f".*({known}).*")

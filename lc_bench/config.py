@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,18 @@ def _by_level(*values: Any, _root_: DictConfig) -> Any:
 NAMED_FIRST = ("model", "data", "rate", "quality")  # a job's folder is named by these where they are given, swept or not
 
 
+def given_in(overrides: Iterable[str]) -> dict[str, str]:
+    """Values by key, as a command line has them."""
+    parts = [word.lstrip("+~").partition("=") for word in overrides]
+    return {key: value for key, _, value in parts}
+
+
 def job_folder(overrides: Sequence[str], swept: Sequence[str]) -> str:
     """A job's folder in a sweep, such as `model-mbt2018+quality-3`: by what was chosen, so that a wider sweep finds it again.
 
     Its characters stand for themselves in shells and in Hydra's grammar; a name that is cut or altered ends in a hash.
     """
-    given = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
+    given = given_in(overrides)
     keys = [k for k in NAMED_FIRST if k in given] + sorted(k for k in swept if k in given and k not in NAMED_FIRST)
     whole = "+".join(f"{key}-{given[key]}" for key in keys) or "job"
     name = re.sub(r"[^\w.+-]+", "_", whole, flags=re.ASCII)[:100]
@@ -118,7 +124,7 @@ def compose(*overrides: str) -> DictConfig:
             own = own_conf_dir()
             return hydra_compose("config", [*overrides, *([f"hydra.searchpath=[file://{own}]"] if own else [])])
     except Exception as error:
-        raise explain(error) from None
+        raise explain(error, overrides) from None
     finally:
         Singleton.set_state(state)
 

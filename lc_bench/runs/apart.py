@@ -24,12 +24,16 @@ PATIENCE = 60  # seconds that an interrupted run has to write what it knows
 class Apart:
     """`python -m lc_bench ARGUMENTS`, at work. log: takes what it prints; None: the terminal does."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, log: Path | None, keep_open: Sequence[int] = ()) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, log: Path | None, keep_open: Sequence[int] = (), threads: int | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.log = folder, log
         (folder / FAILURE).unlink(missing_ok=True)
         environment = {"PYTHONFAULTHANDLER": "1", **os.environ, "LC_BENCH_JOB": str(folder.resolve())}
         environment.pop("LC_BENCH_SWEEP", None)
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = str(threads)
         out = open(log, "ab") if log else None  # noqa: SIM115 - the process keeps it
         try:
             # A session of its own: what it started (ranks, loaders) can be ended with it, and Ctrl-C comes from here, once.
@@ -93,6 +97,14 @@ class Apart:
             advice = " (out of memory?)" if code == -signal.SIGKILL else ""
             return f"killed by {signal.Signals(-code).name}{advice}{where}"
         return f"ended with exit code {code}{where}"
+
+
+def threads_beside(count: int) -> int | None:
+    """Threads for each of `count` processes that share this machine's cores; None where the user has said how many."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, count))
 
 
 def leave_cause(error: BaseException) -> None:

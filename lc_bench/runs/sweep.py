@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,16 +19,25 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from ..config import job_folder
+from ..config import given_in, job_folder
 from ..errors import UserError
-from .apart import Apart
+from .apart import Apart, threads_beside
 
 STATUS, LOCK, LOG = ".status.json", ".lock", "output.log"
 STOP = ".stop"  # in the sweep's folder: jobs are to end, and none is to start
 UNRELATED = ("sweep", "threads", "output", "logger")  # keys that move no result
 HELD_FOR = 90  # seconds to wait for what an interrupted sweep left behind; more than apart.PATIENCE
 # Settings of Hydra's that are the sweep's own and not those of a job's process.
-OURS = ("hydra.run.", "hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher", "hydra.mode", "hydra.job.env_set")
+OURS = (
+    "hydra.run.",
+    "hydra.sweep.",
+    "hydra.sweeper",
+    "hydra/sweeper",
+    "hydra.launcher",
+    "hydra/launcher",
+    "hydra.mode",
+    "hydra.job.env_set",
+)
 
 
 @dataclass
@@ -75,7 +83,7 @@ def job(cfg: DictConfig) -> None:
     """Run one job of a sweep apart, unless it is done, and leave its status. Nothing that happens in it is raised here."""
     from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if (folder.parent / STOP).exists():
         return
@@ -86,7 +94,7 @@ def job(cfg: DictConfig) -> None:
             if before.state == "ok" and before.digest == status.digest:
                 say(folder, "done before")
                 return
-            told = [word.lstrip("+").partition("=")[0] for word in status.overrides]
+            told = given_in(status.overrides)
             check_same(before, status, folder, given="output" in told)
             status.output = str(Path(cfg.output))
             status.settings = settings_of(cfg)
@@ -115,11 +123,15 @@ def run_apart(status: Status, folder: Path, arguments: list[str], lock: int, in_
         (folder.parent / STOP).touch()  # a worker that was told alone tells the others
 
 
-def arguments_of(cfg: DictConfig, hydra: DictConfig, folder: Path, told: list[str]) -> list[str]:
+def arguments_of(cfg: DictConfig, hydra: DictConfig, folder: Path, told: Mapping[str, str]) -> list[str]:
     """The command line of a job's process: what the sweep says of it, its folder, and to go on where it stood."""
-    words = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(OURS)]
     resume = ["run.resume=auto"] if "resume" in cfg.run and "run.resume" not in told else []
-    return [*words, *hydra.overrides.task, *resume, f"hydra.run.dir={quoted(folder)}"]
+    return [*own_overrides(hydra), *hydra.overrides.task, *resume, f"hydra.run.dir={quoted(folder)}"]
+
+
+def own_overrides(hydra: DictConfig) -> list[str]:
+    """Settings of Hydra's on the command line that hold for a process apart as well."""
+    return [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(OURS)]
 
 
 def quoted(value: object) -> str:
@@ -268,15 +280,11 @@ class Planner:
 
 def threads_of(config: DictConfig, jobs: int) -> dict[str, str]:
     """Jobs that run side by side on this machine share its cores; where the user said something, that holds."""
-    if config.threads is not None or "OMP_NUM_THREADS" in os.environ:
-        return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    launcher = str(config.hydra.launcher._target_)
+    launcher, beside = str(config.hydra.launcher._target_), 0
     if launcher.endswith(".JoblibLauncher"):
         asked = int(config.hydra.launcher.n_jobs)
-        beside = asked if asked > 0 else max(1, cores + 1 + asked)
+        beside = asked if asked > 0 else (os.cpu_count() or 1) + 1 + asked
     elif launcher.endswith(".LocalLauncher"):  # submitit_local starts all at once
         beside = OmegaConf.select(config, "hydra.sweeper.max_batch_size") or jobs
-    else:
-        return {}
-    return {"OMP_NUM_THREADS": str(max(1, math.floor(cores / max(1, min(beside, jobs)))))}
+    threads = threads_beside(min(beside, jobs)) if beside and config.threads is None else None
+    return {} if threads is None else {"OMP_NUM_THREADS": str(threads)}

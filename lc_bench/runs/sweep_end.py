@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..config import NAMED_FIRST
+from ..config import NAMED_FIRST, given_in
+from ..errors import UserError
 from .sweep import STOP, UNRELATED, Plan, Status
 
 LAST_STEPS = 10  # logged training steps that a run's figures are the mean of
@@ -23,7 +24,11 @@ def finish(plan: Plan, arguments: Sequence[str], interrupted: bool) -> int:
     interrupted = interrupted or (plan.folder / STOP).exists()
     statuses = plan.statuses
     whole = {**plan.earlier, **statuses}
-    reports = report_benchmarks(plan.folder, whole)
+    try:
+        reports = report_benchmarks(plan.folder, whole)
+    except UserError as error:
+        reports = []
+        print(f"lc_bench: no report: {error}", file=sys.stderr)
     if any(s.run == "train" for s in whole.values()):
         table_of_trainings(plan.folder, whole)
     print_jobs(statuses)
@@ -68,13 +73,14 @@ def report_benchmarks(folder: Path, statuses: Mapping[str, Status]) -> list[Path
     from ..report.records import read_records
     from .report import report_on
 
-    tables = [read_records(Path(status.output)).assign(job=name) for name, status in found.items()]
+    # What an unfinished job was about to write when it was killed is not a record.
+    tables = [read_records(Path(s.output)).dropna(subset=["bpp", "decode_s"]).assign(job=name) for name, s in found.items()]
     records = told_apart(pd.concat(tables), differences({name: status.overrides for name, status in found.items()}))
     paths, sets = [], list(records.data.unique())
     for data in sets:
         own = records[records.data == data]
         settings = found[own.job.iloc[0]].settings
-        anchor = settings.get("bd_anchor")
+        anchor = str(settings.get("bd_anchor"))
         anchor = anchor if anchor in set(own.codec) else str(own.codec.iloc[0])  # run.anchors=false: the first model is
         output = folder / str(data) if len(sets) > 1 else folder
         report_on(pd.DataFrame(own.drop(columns="job")), output, anchor, settings.get("published", []))
@@ -84,7 +90,7 @@ def report_benchmarks(folder: Path, statuses: Mapping[str, Status]) -> list[Path
 
 def differences(overrides: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """What sets each job apart from others, besides what its records say themselves (codec, level, data)."""
-    given = {name: dict(word.lstrip("+").partition("=")[::2] for word in words) for name, words in overrides.items()}
+    given = {name: given_in(words) for name, words in overrides.items()}
     keys = dict.fromkeys(k for words in given.values() for k in words if k not in (*NAMED_FIRST, *UNRELATED) and not k.startswith("data."))
     apart = [k for k in keys if len({words.get(k) for words in given.values()}) > 1]
     return {name: ", ".join(f"{k}={words[k]}" for k in apart if k in words) for name, words in given.items()}
@@ -138,7 +144,6 @@ def last_figures(folder: Path) -> dict[str, float]:
     found: dict[str, float] = {"step": int(logged.step.max()) + 1}
     for key in ("loss", "bpp", "psnr"):
         for prefix, rows in (("train", LAST_STEPS), ("val", 1)):
-            values = logged.get(f"{prefix}/{key}", pd.Series(dtype=float)).dropna()
-            if len(values):
-                found[f"{prefix}/{key}"] = float(values.tail(rows).mean())
+            if f"{prefix}/{key}" in logged:
+                found[f"{prefix}/{key}"] = float(logged[f"{prefix}/{key}"].dropna().to_numpy()[-rows:].mean())
     return found
