@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import check_choice, compose, groups
+from ..config import check_choice, compose, groups, own_conf_dir
 from ..errors import UserError, unknown
 from .apart import Apart, threads_beside
 from .search_end import finish
@@ -71,7 +71,9 @@ def main(cfg: DictConfig) -> float:
         run_trials(cfg, study, space, objectives, fixed, output)
     except KeyboardInterrupt:
         interrupted = True
-    best = finish(study, objectives, output, [word for word in fixed if not word.startswith("hydra")])
+    own = own_conf_dir()
+    words = [*(["--config-dir", str(own)] if own else []), *(word for word in fixed if not word.startswith("hydra"))]
+    best = finish(study, objectives, output, words)
     if interrupted:
         log.info(f"interrupted; continue with the same command and run.name={cfg.run.name}")
         raise KeyboardInterrupt

@@ -70,7 +70,7 @@ def _parse(key: str, value: Any) -> Range:
         if not value:
             raise wrong
         return Choice(tuple(dict.fromkeys(map(_word, value))))
-    form, *rest = str(value).split()
+    form, *rest = str(value).split() or [""]
     if form == "choice" and rest:
         return Choice(tuple(dict.fromkeys(rest)))
     try:
