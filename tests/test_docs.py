@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 from conftest import ROOT
 
@@ -25,6 +26,26 @@ def test_readme_commands_compose() -> None:
     for line in lines:
         check_overrides(line.split())
         compose(*line.split())
+
+
+def test_commands_of_sweeps_compose() -> None:
+    """Of a sweep, the first of each list of values; a search's space names keys that exist."""
+    from lc_bench.config import compose
+    from lc_bench.runs.space import parse_space
+
+    lines = re.findall(r"^    python -m lc_bench (.+)$", (ROOT / "docs" / "sweeps.md").read_text(), re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        words = shlex.split(line)
+        sweep = "-m" in words
+        cfg = compose(*(word.partition(",")[0] if sweep else word for word in words if word != "-m"))
+        for key, values in parse_space(cfg.run.space).items() if "space" in cfg.run else ():
+            given = [
+                word
+                for word in words
+                if word.partition("=")[0] not in ("run", "run.space", "run.trials", "run.name", "run.objective", "run.jobs")
+            ]
+            assert [compose("run=train", *given, f"{key}={value}") for value in values.samples]
 
 
 def test_links_and_pictures_are_there() -> None:

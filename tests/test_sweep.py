@@ -20,7 +20,7 @@ from PIL import Image
 from lc_bench.config import compose, explain, groups, job_folder
 from lc_bench.errors import UserError
 from lc_bench.runs.sweep import Status, check_same, digest, for_jobs_only, read_status, threads_of
-from lc_bench.runs.sweep_end import differences, told_apart
+from lc_bench.runs.sweep_end import benchmarks_of, differences, joined_levels, told_apart
 
 TINY = ["weights=none", "model.N=8", "model.M=12", "anchor=[jpeg]", "threads=1"]
 
@@ -196,6 +196,21 @@ def test_one_codec_in_several_jobs_is_told_apart() -> None:
     assert sorted(told_apart(records, words).codec) == ["jpeg", "m, seed=0", "m, seed=0", "m, seed=1", "n"]
     apart = records[records.job != "y"].reset_index(drop=True)
     assert sorted(told_apart(apart, words).codec) == ["jpeg", "m", "m", "n"]
+
+
+def test_weights_of_each_quality_are_one_curve() -> None:
+    rows = [(f"m ({w})", w, level) for w, level in (("a/x", 1), ("b/x", 2), ("untrained", 1))]
+    records = pd.DataFrame(rows, columns=["codec", "weights", "level"]).assign(kind="learned", image="i", data="d")
+    assert list(joined_levels(records).codec) == ["m (own weights)", "m (own weights)", "m (untrained)"]
+    assert list(joined_levels(records.assign(level=1)).codec) == list(records.codec), "two files at one level are two codecs"
+
+
+def test_how_to_benchmark_trainings() -> None:
+    names = {f"model-{m}+quality-{q}": ["run=train", f"model={m}", f"quality={q}", "model.N=8", "data=d"] for m in "ab" for q in (1, 2)}
+    (line,) = benchmarks_of(Path("s"), names)
+    assert line == ["-m", "model=a,b", "quality=1,2", "model.N=8", "weights=s/model-${model.name}+quality-${quality}/model.safetensors"]
+    names = {f"quality-1+seed-{s}": ["quality=1", f"seed={s}"] for s in (0, 1)}
+    assert benchmarks_of(Path("s"), names) == [["quality=1", f"weights=s/quality-1+seed-{s}/model.safetensors"] for s in (0, 1)]
 
 
 def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

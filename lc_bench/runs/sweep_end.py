@@ -75,7 +75,8 @@ def report_benchmarks(folder: Path, statuses: Mapping[str, Status]) -> list[Path
 
     # What an unfinished job was about to write when it was killed is not a record.
     tables = [read_records(Path(s.output)).dropna(subset=["bpp", "decode_s"]).assign(job=name) for name, s in found.items()]
-    records = told_apart(pd.concat(tables), differences({name: status.overrides for name, status in found.items()}))
+    records = joined_levels(pd.concat(tables, ignore_index=True))
+    records = told_apart(records, differences({name: status.overrides for name, status in found.items()}))
     paths, sets = [], list(records.data.unique())
     for data in sets:
         own = records[records.data == data]
@@ -96,14 +97,23 @@ def differences(overrides: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {name: ", ".join(f"{k}={words[k]}" for k in apart if k in words) for name, words in given.items()}
 
 
+def joined_levels(records: Any) -> Any:
+    """Files of weights that are one level each of a model become one curve; of several files at one level each stays its own."""
+    own = (records.kind == "learned") & ~records.weights.isin(["published", "shipped", "untrained"])
+    joint = records.codec.where(~own, records.codec.str.rpartition(" (")[0] + " (own weights)")
+    levels = records.assign(codec=joint)[own].drop_duplicates(["codec", "level", "data", "weights"])
+    several = set(levels[levels.duplicated(["codec", "level", "data"], keep=False)].codec)
+    return records.assign(codec=joint.where(~joint.isin(several), records.codec))
+
+
 def told_apart(records: Any, words: Mapping[str, str]) -> Any:
     """Records with a column `job`: where several jobs measured one codec at one level, what differs joins the codec's name."""
     key = ["codec", "level", "image", "data"]
     learned = records[records.kind == "learned"]
     shared = set(learned[learned.duplicated(key, keep=False)].codec)
     mine = (records.kind == "learned") & records.codec.isin(shared) & (records.job.map(words) != "")
-    records.loc[mine, "codec"] = records.codec[mine] + ", " + records.job[mine].map(words)
-    return records.drop_duplicates(key, keep="last")
+    told = records.codec.where(~mine, records.codec + ", " + records.job.map(words).astype(str))
+    return records.assign(codec=told).drop_duplicates(key, keep="last")
 
 
 def table_of_trainings(sweep: Path, statuses: Mapping[str, Status]) -> None:
@@ -125,12 +135,29 @@ def table_of_trainings(sweep: Path, statuses: Mapping[str, Status]) -> None:
     for row in runs[shown].itertuples(index=False):
         table.add_row(*("" if isinstance(v, float) and math.isnan(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
     Console().print(table)
-    trained = [name for name in statuses if (sweep / name / "model.safetensors").is_file()]
+    trained = {name: statuses[name].overrides for name in statuses if (sweep / name / "model.safetensors").is_file()}
     if trained:
-        print("benchmark one of them with")
-        words = [w for w in statuses[trained[0]].overrides if w.lstrip("+").partition("=")[0].split(".")[0] in ("model", "rate", "quality")]
-        chosen = [*words, f"weights={sweep / trained[0] / 'model.safetensors'}", "data=kodak"]
-        print(f"  {shlex.join(['python', '-m', 'lc_bench', *chosen])}")
+        print("benchmark them with")
+        for line in benchmarks_of(sweep, trained):
+            print(f"  {shlex.join(['python', '-m', 'lc_bench', *line, 'data=kodak'])}")
+
+
+def benchmarks_of(sweep: Path, trained: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Command lines that measure trained models: one sweep where models and qualities alone tell the folders apart, else one each."""
+    needed = [
+        [w for w in words if w.lstrip("+").partition("=")[0].split(".")[0] in ("model", "rate", "quality")] for words in trained.values()
+    ]
+    given = [given_in(words) for words in needed]
+    swept = {k: list(dict.fromkeys(g[k] for g in given)) for k in ("model", "quality") if all(k in g for g in given)}
+    shared = [w for w in needed[0] if given_in([w]).keys().isdisjoint(swept)]
+    pattern = next(iter(trained))
+    for key, value in (("model", "${model.name}"), ("quality", "${quality}")):
+        if key in swept:
+            pattern = f"+{pattern}+".replace(f"+{key}-{given[0][key]}+", f"+{key}-{value}+").strip("+")
+    names = {pattern.replace("${model.name}", g.get("model", "")).replace("${quality}", g.get("quality", "")) for g in given}
+    if len(trained) > 1 and names == set(trained) and len(names) == math.prod(map(len, swept.values())):
+        return [["-m", *(f"{k}={','.join(v)}" for k, v in swept.items()), *shared, f"weights={sweep}/{pattern}/model.safetensors"]]
+    return [[*words, f"weights={sweep / name / 'model.safetensors'}"] for name, words in zip(trained, needed, strict=True)]
 
 
 def last_figures(folder: Path) -> dict[str, float]:
