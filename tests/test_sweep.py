@@ -130,11 +130,11 @@ def test_ctrl_c_tells_how_to_go_on(photos: Path, tmp_path: Path) -> None:
 def test_trainings_end_in_a_table(photos: Path, tmp_path: Path) -> None:
     words = ["-m", "run=train", "model=bmshj2018-factorized", "model.N=8", "model.M=12", "quality=1", "data=folder", f"data.path={photos}"]
     words += ["run.steps=4", "run.batch=2", "run.crop=64", "run.workers=0", "run.log_every=1", "trainer.accelerator=cpu", "threads=1"]
-    words += ["optimizer.lr=1e-3,1e-2", "hydra/launcher=joblib", f"hydra.sweep.dir={tmp_path}"]
+    words += ["optimizer.lr=0.001,0.01", "hydra/launcher=joblib", f"hydra.sweep.dir={tmp_path}"]
     ended = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     runs = pd.read_csv(tmp_path / "runs.csv")
-    assert list(runs.job) == ["model-bmshj2018-factorized+data-folder+quality-1+optimizer.lr-" + lr for lr in ("1e-3", "1e-2")]
+    assert list(runs.job) == ["model-bmshj2018-factorized+data-folder+quality-1+optimizer.lr-" + lr for lr in ("0.001", "0.01")]
     for row in runs.itertuples():
         logged = pd.read_csv(Path(str(row.weights)).parent / "metrics.csv")["train/loss"].dropna()
         assert row.step == 4
