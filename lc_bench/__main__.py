@@ -1,6 +1,6 @@
 """The command: compose a configuration, instantiate, run.
 
-python -m lc_bench [run=bench|train|search|report|compress|decompress|inspect|models|check|export|script] [model=...] [data=...] [key=value ...]
+python -m lc_bench [run=bench|train|search|report|compress|decompress|inspect|models|check|export|script] [model=...] [key=value ...]
 """
 
 from __future__ import annotations
