@@ -1,6 +1,6 @@
 """The command: compose a configuration, instantiate, run.
 
-python -m lc_bench [run=bench|train|report|compress|decompress|inspect|models|data|check|export|script] [model=...] [data=...] [key=...]
+python -m lc_bench [run=bench|train|search|report|compress|decompress|inspect|models|data|check|export|script] [model=...] [key=value ...]
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ import sys
 from .config import choices, conf_dir, explain, groups, own_conf_dir
 from .errors import UserError, unknown
 from .ops.notices import hide_known
+from .runs.apart import end_with_parent, leave_cause
+from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
 
 
 def run(cfg) -> object:  # type: ignore[no-untyped-def]
-    """Run what `run` names. A user's mistake is told here, in one line; a sweep goes on with its next job."""
+    """Run what `run` names. A user's mistake is told here, in one line. In a launcher's worker: run one job of a sweep, apart."""
+    if is_job():
+        return job(cfg)
     try:
         return _run(cfg)
     except Exception as error:
         told = explain(error, sys.argv[1:])
         if not isinstance(told, UserError):
             raise
+        leave_cause(told)
         print(f"lc_bench: {told}", file=sys.stderr)
         failures.append(told)
         return None
@@ -48,24 +53,42 @@ def main() -> None:
     import hydra
 
     failures.clear()
+    end_with_parent()
+    Planner.current = None
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and this function says it in one line
     folder = conf_dir()
     if not folder.is_dir():
         sys.exit(f"{folder}: the configuration is missing from this installation; install lc_bench again")
+    given = sys.argv[1:]
+    code = 0
     try:
         find_own_conf(sys.argv)
         check_overrides(sys.argv[1:])
+        sys.argv[1:] = for_jobs_only(sys.argv[1:], groups())
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except Exception as error:
         told = explain(error, sys.argv[1:])
-        if not isinstance(told, UserError):
+        leave_cause(told)
+        if not isinstance(told, UserError) and Planner.current is None:
             raise
-        print(f"lc_bench: {told}", file=sys.stderr)
-        sys.exit(2)
-    if failures:
-        sys.exit(2)
+        print(f"lc_bench: {told if isinstance(told, UserError) else repr(told)}", file=sys.stderr)
+        code = 2
+    code = 2 if failures else code
+    if Planner.current is not None and Planner.current.has_begun:
+        code = end_of_sweep(Planner.current, given, code)
+    if code:
+        sys.exit(code)
+
+
+def end_of_sweep(plan: Plan, given: list[str], code: int) -> int:
+    """What a sweep leaves, also one that was interrupted or whose launcher gave up. Returns the exit code."""
+    from .runs.sweep_end import finish
+
+    if code == 130:
+        plan.stop()
+    return max(code, finish(plan, given, code == 130))
 
 
 def find_own_conf(arguments: list[str]) -> None:

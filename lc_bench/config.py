@@ -7,9 +7,10 @@ a model of variable rate the whole list; `${scaled:n,a,b}` is n * a // b, `${sum
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,34 @@ def _by_level(*values: Any, _root_: DictConfig) -> Any:
     return list(values) if is_variable(_root_) else _by_quality(*values, _root_=_root_)
 
 
+NAMED_FIRST = ("model", "data", "rate", "quality")  # a job's folder is named by these where they are given, swept or not
+
+
+def given_in(overrides: Iterable[str]) -> dict[str, str]:
+    """Values by key, as a command line has them."""
+    parts = [word.lstrip("+~").partition("=") for word in overrides]
+    return {key: value for key, _, value in parts}
+
+
+def job_folder(overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """A job's folder in a sweep, such as `model-mbt2018+quality-3`: by what was chosen, so that a wider sweep finds it again.
+
+    Its characters stand for themselves in shells and in Hydra's grammar; a name that is cut or altered ends in a hash.
+    """
+    given = given_in(overrides)
+    keys = [k for k in NAMED_FIRST if k in given] + sorted(k for k in swept if k in given and k not in NAMED_FIRST)
+    whole = "+".join(f"{key}-{given[key]}" for key in keys) or "job"
+    name = re.sub(r"[^\w.+-]+", "_", whole, flags=re.ASCII)[:100]
+    return name if name == whole else f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _job_folder(*, _root_: DictConfig) -> str:
+    """In a launcher's worker, where LC_BENCH_SWEEP lists what is swept."""
+    hydra = _root_.hydra
+    return job_folder(hydra.overrides.task, str(hydra.job.env_set.get("LC_BENCH_SWEEP", "")).split(","))
+
+
+OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
 OmegaConf.register_new_resolver("by_level", _by_level, replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), replace=True)
@@ -95,7 +124,7 @@ def compose(*overrides: str) -> DictConfig:
             own = own_conf_dir()
             return hydra_compose("config", [*overrides, *([f"hydra.searchpath=[file://{own}]"] if own else [])])
     except Exception as error:
-        raise explain(error) from None
+        raise explain(error, overrides) from None
     finally:
         Singleton.set_state(state)
 
@@ -133,6 +162,9 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> BaseExceptio
         return UserError(f"{absent[1]}: has to be given, as {absent[1]}=...")
     if isinstance(error, MissingConfigException) or "Could not find" in text:
         found = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+        if found and found[1] == "hydra":
+            group, _, choice = found[2].rpartition("/")
+            return UserError(f"hydra/{group}={choice}: not here. basic always is, the others come with pip install 'lc_bench[sweep]'")
         if found:
             return unknown(found[1], found[2], choices(found[1]))
     if isinstance(error, ConfigCompositionException | HydraException):
@@ -153,7 +185,8 @@ def _without_traceback(error: UserError) -> UserError:
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> UserError:
     """A key that no file has: list those beside it, in the configuration that the other choices give."""
-    chosen = [a for a in arguments if a.partition("=")[0] in groups() and "," not in a]
+    # of a sweep over models the first; "(": Hydra's choice(...)
+    chosen = [a if "[" in a else a.partition(",")[0] for a in arguments if a.partition("=")[0] in groups() and "(" not in a]
     parent = key.rpartition(".")[0]
     config = compose(*chosen)
     inside = OmegaConf.select(config, parent) if parent else config

@@ -97,6 +97,18 @@ def test_commands_compose(page: Path, project: Path, monkeypatch: pytest.MonkeyP
         compose(*(first_of(w) if {"-m", "--multirun"} & set(words) else w for w in overrides))
 
 
+def test_spaces_of_searches_name_keys_that_exist() -> None:
+    from lc_bench.runs.space import parse_space
+
+    searches = [words for words in commands(ROOT / "docs" / "sweeps.md") if named(words, "run") == "search"]
+    assert searches
+    own = {"run", "run.space", "run.trials", "run.name", "run.objective", "run.jobs"}
+    for words in searches:
+        given = [word for word in words if word.partition("=")[0] not in own]
+        for key, values in parse_space(compose(*words).run.space).items():
+            assert [compose("run=train", *given, f"{key}={value}") for value in values.samples]
+
+
 def first_of(override: str) -> str:
     """The first of what a sweep goes over: `quality=1,2` -> `quality=1`."""
     return override if "[" in override or "(" in override else override.partition(",")[0]
