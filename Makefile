@@ -27,7 +27,7 @@ bench: $(STAMP)  ## the main job: a leaderboard over the embedded photographs, r
 	$(BIN)/python -m lc_bench $(ARGS)
 
 test: $(STAMP)  ## all tests (under 12 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(STAMP)  ## format, lint and types
 	$(BIN)/ruff format --check .

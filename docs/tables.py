@@ -40,9 +40,9 @@ def points_of_zoo(metric: str) -> str:
     sets = {"mse": ("kodak-8bit", "_mse_ans_cuda", "psnr-rgb"), "ms-ssim": ("kodak", "_ms-ssim_cuda", "ms-ssim-rgb")}
     data, suffix, column = sets[metric]
     curves = {model: published_curves()[data][f"compressai-{model}{suffix}"] for model in ZOO}
-    body = []
+    body, composed = [], compose("model=mbt2018-mean", f"rate={metric}")
     for quality in range(1, 9):
-        lmbda = compose("model=mbt2018-mean", f"quality={quality}", f"rate={metric}").rate.lmbda
+        lmbda = at_quality(composed, quality).rate.lmbda
         cells = [str(quality), f"{lmbda:g}"]
         for curve in curves.values():
             if quality > len(curve["bpp"]):

@@ -94,14 +94,6 @@ def test_interrupted_benchmark_resumes(photos: Path, tmp_path: Path, monkeypatch
     assert second.encode_s[0] == first.encode_s[0], "it was measured again"
 
 
-def test_sweep(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = ["model=bmshj2018-factorized", "data=folder", f"data.path={photos}", "run.anchors=false", *TINY]
-    call(monkeypatch, "-m", "quality=1,2", f"hydra.sweep.dir={tmp_path}", *choice)
-    folders = [tmp_path / f"model-bmshj2018-factorized+data-folder+quality-{q}" for q in (1, 2)]
-    assert [pd.read_csv(folder / "records.csv").level.unique().tolist() for folder in folders] == [[1], [2]]
-    assert sorted(pd.read_csv(tmp_path / "records.csv").level.unique()) == [1, 2]
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -16,7 +16,7 @@ import lc_bench
 from lc_bench.bench.complexity import complexity
 from lc_bench.coding.container import Header, pack, unpack
 from lc_bench.coding.tapes import DecodeTape, RateTape
-from lc_bench.config import compose
+from lc_bench.config import at_quality, compose
 from lc_bench.errors import StreamError, UserError
 from lc_bench.models import PointCode, TransformCode
 from lc_bench.report.records import read_records
@@ -48,8 +48,9 @@ def widen(model: TransformCode) -> None:
 
 def test_every_quality_composes() -> None:
     for name in MODELS:
-        for quality in range(1, compose(f"model={name}").model.qualities + 1):
-            cfg = compose(f"model={name}", f"quality={quality}")
+        composed = compose(f"model={name}")
+        for quality in range(1, composed.model.qualities + 1):
+            cfg = at_quality(composed, quality)
             lmbdas = cfg.rate.lmbda if cfg.model.get("levels") else [cfg.rate.lmbda]
             assert cfg.model.get("num_points", cfg.model.get("M", cfg.model.get("N"))) > 0
             assert all(lmbda > 0 for lmbda in lmbdas)

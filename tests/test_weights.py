@@ -185,12 +185,13 @@ def test_every_published_name_has_its_sizes() -> None:
     """N and M of the models here are those of the published list, at every quality."""
     from conftest import MODELS
 
-    from lc_bench.config import compose
+    from lc_bench.config import at_quality, compose
 
     for name in set(MODELS) & set(weights.published()["cfgs"]):
         listed = weights.published()["cfgs"][name]
+        composed = compose(f"model={name}")
         for quality, sizes in listed.items() if isinstance(listed, dict) else [("1", listed)]:  # one file has all variable rates
-            cfg = compose(f"model={name}", f"quality={quality}").model
+            cfg = at_quality(composed, int(quality)).model
             assert sizes == [cfg[key] for key in ("N", "M") if key in cfg]
             published = weights.published_file(cfg.published, "mse", int(quality))
             assert (published is None) == (name == "bmshj2018-factorized-relu")

@@ -40,4 +40,4 @@ def machine_stamp(device: torch.device) -> dict[str, str]:
     """What seconds of a record hold for: processor, threads and version of torch."""
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} threads"
     name = f"{device_name(device)}, CPU {cpu_name()}" if device.type == "cuda" else device_name(device)
-    return {"machine": f"{name}, {threads}", "torch": torch.__version__}
+    return {"machine": f"{name}, {threads}", "torch": str(torch.__version__)}

@@ -122,7 +122,7 @@ def run(cfg: DictConfig) -> float:
     if not len(table):
         raise UserError("interrupted before the first result; nothing was written")
     add_anchor_pictures(gallery, table, next((a for a in anchors if a.name == cfg.run.bd_anchor), None))
-    stamp = {"lc_bench": __version__, "torch": torch.__version__, "device": device_name(us.device), "threads": torch.get_num_threads()}
+    stamp = {"lc_bench": __version__, "torch": str(torch.__version__), "device": device_name(us.device), "threads": torch.get_num_threads()}
     if us.world > 1:
         stamp["processes"] = us.world
     notes = [*dict.fromkeys(chain.from_iterable(skipped)), *(["interrupted: levels may be incomplete"] if interrupted else [])]

@@ -148,7 +148,7 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
                 wait([process.sentinel for process in processes if process.exitcode is None], timeout=1.0)
                 failed = [process.exitcode for process in processes if process.exitcode]
                 if failed:
-                    raise _cause(Path(folder), failed[0])
+                    raise _cause(Path(folder), min(failed))  # signals are below 0
         finally:
             for process in processes:  # they may wait for one that is no more
                 process.kill()
@@ -187,7 +187,9 @@ def _cause(folder: Path, status: int) -> BaseException:
     """What ended the run: a user's mistake on any rank, else what came first; the others fail for want of that one."""
     time.sleep(GRACE)
     told = sorted(pickle.loads(path.read_bytes()) for path in folder.glob("error-*"))
-    if not told:
+    # One that was killed says nothing, and those that wait for it may have said so. What aborts, mostly waited.
+    killed = status < 0 and -status != signal.SIGABRT
+    if not told or (killed and told[0][0]):
         by_signal = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return UserError(
             f"a rank was {by_signal}, without a word; the other ranks were ended. If the system was out of memory, lower run.batch"

@@ -64,5 +64,5 @@ def report_on(
     intervals(bd_interval, metrics_of(records))
     if bd_anchor not in codecs and not anchor_among(further, bd_anchor) and bd_anchor.removesuffix(" (published)") not in overlays:
         raise unknown("run.bd_anchor", bd_anchor, [*codecs, *(c.name for c in further), *published_curves().get(sets[0], {})])
-    stamp = {"lc_bench": __version__, "torch": torch.__version__}
+    stamp = {"lc_bench": __version__, "torch": str(torch.__version__)}
     write_report(records, output, sets[0], bd_anchor, overlays, stamp, list(notes), pictures, originals, bd_interval, further)

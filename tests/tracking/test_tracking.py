@@ -321,7 +321,7 @@ def test_csv_alone_adds_nothing_to_a_benchmark(project: Path, tmp_path: Path, mo
 def test_jobs_of_a_sweep_are_runs_of_their_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = [f"data.path={project / 'photos'}", "weights=none", "run.anchors=false", "logger=[wandb]", f"hydra.sweep.dir={tmp_path / 's'}"]
     call(monkeypatch, "-m", "quality=1,2", "run.images=1", *SMALL, *choice)
-    runs = [WandbRun(tmp_path / "s" / str(i)) for i in range(2)]
+    runs = [WandbRun(next((tmp_path / "s").glob(f"*quality-{quality}*"))) for quality in (1, 2)]
     assert runs[0].id != runs[1].id
     assert [run.config["quality"] for run in runs] == [1, 2]
 
