@@ -69,7 +69,7 @@ def test_training_step_moves_every_parameter(model: TransformCode, sample: Tenso
 
 
 def test_mixed_precision_is_of_networks_alone(model: TransformCode, sample: Tensor) -> None:
-    """Latents, likelihoods and gradients stay float32; bits move as bfloat16 moves latents (seen: 1.9 %)."""
+    """Latents, likelihoods and gradients stay float32; bits move as bfloat16 moves latents (seen: 0.3 %)."""
     if isinstance(model, PointCode):
         pytest.skip("clouds train in float32")
     seen: list[torch.dtype] = []
@@ -82,7 +82,7 @@ def test_mixed_precision_is_of_networks_alone(model: TransformCode, sample: Tens
             mixed = model(sample)
     assert {b.dtype for b in mixed.bits.values()} | {mixed.x_hat.dtype, *seen} == {torch.float32}
     total, other = (sum(b.sum() for b in out.bits.values()) for out in (full, mixed))
-    assert abs(other / total - 1) < 0.05
+    assert abs(other / total - 1) < 0.02
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
         out = model(sample)
