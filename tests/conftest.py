@@ -32,6 +32,7 @@ def small(name: str) -> dict[str, object]:
 
 
 torch.set_num_threads(1)  # two test processes on two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and what they start
 
 
 @pytest.fixture(scope="session")

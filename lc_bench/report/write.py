@@ -38,7 +38,9 @@ def write_report(
     bd_interval: as ranking.intervals takes it; further: curves of others, besides the published ones of `overlays`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    records.to_csv(output / "records.csv", index=False)
+    part = output / "records.csv.part"
+    records.to_csv(part, index=False)
+    part.replace(output / "records.csv")
     whole, left_out = complete(records)
     notes = [*notes, *left_out]
     curves = [*curves_of(whole), *published(overlays, data), *further]

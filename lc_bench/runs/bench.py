@@ -135,6 +135,7 @@ def run(cfg: DictConfig) -> float:
     log_benchmark(loggers, told_of(cfg), output, table, ranking, gallery.decoded, gallery.originals)
     log.info(f"report: {(output / 'index.html').resolve()}")
     if interrupted:
+        ledger.write()  # with what an earlier part measured and this one had not come to
         log.info(f"interrupted; continue with run.resume={output}")
     learned = table[table.kind == "learned"]
     return float(learned.bpp.mean()) if len(learned) else float("nan")

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ..config import explain
 from ..errors import UserError
 from ..ops.device import pick_device
 from ..ops.notices import hide_known, hide_lightnings
@@ -144,11 +145,14 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
         assert started is not None
         processes = [process for process in started.processes if process is not None]
         try:
-            while any(process.exitcode is None for process in processes):
-                wait([process.sentinel for process in processes if process.exitcode is None], timeout=1.0)
-                failed = [process.exitcode for process in processes if process.exitcode]
+            left = processes
+            while left:
+                wait([process.sentinel for process in left], timeout=1.0)
+                ended = {process: process.exitcode for process in processes}
+                failed = [status for status in ended.values() if status]
                 if failed:
                     raise _cause(Path(folder), min(failed))  # signals are below 0
+                left = [process for process, status in ended.items() if status is None]
         finally:
             for process in processes:  # they may wait for one that is no more
                 process.kill()
@@ -173,8 +177,9 @@ def _rank(
     try:
         result = body(cfg)
     except BaseException as error:
-        user = isinstance(error, UserError)
-        told = str(error) if user else traceback.format_exc()
+        told_as = explain(error)
+        user = isinstance(told_as, UserError)
+        told = str(told_as) if user else traceback.format_exc()
         (Path(folder) / f"error-{local}").write_bytes(pickle.dumps((not user, time.time(), local, told)))
         os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)  # no waiting for the others, who may wait for this one
     if torch.distributed.is_initialized():

@@ -318,14 +318,6 @@ def test_csv_alone_adds_nothing_to_a_benchmark(project: Path, tmp_path: Path, mo
     assert not written & {"metrics.csv", "hparams.yaml", "wandb", "wandb-id", "tensorboard"}
 
 
-def test_jobs_of_a_sweep_are_runs_of_their_own(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = [f"data.path={project / 'photos'}", "weights=none", "run.anchors=false", "logger=[wandb]", f"hydra.sweep.dir={tmp_path / 's'}"]
-    call(monkeypatch, "-m", "quality=1,2", "run.images=1", *SMALL, *choice)
-    runs = [WandbRun(next((tmp_path / "s").glob(f"*quality-{quality}*"))) for quality in (1, 2)]
-    assert runs[0].id != runs[1].id
-    assert [run.config["quality"] for run in runs] == [1, 2]
-
-
 def test_of_two_processes_the_first_tells(project: Path, tmp_path: Path) -> None:
     run = [f"data.path={project / 'photos'}", "run=train", "quality=3", "run.batch=1", "run.crop=64", "run.workers=0", "run.log_every=1"]
     two = ["run.steps=3", "run.val_every=3", "trainer=ddp_cpu", ALL]
