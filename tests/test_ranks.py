@@ -58,25 +58,15 @@ def test_records_of_two_processes_are_those_of_one(photos: Path, tmp_path: Path,
     assert len((tmp_path / "two" / "index.html").read_text()) == pytest.approx(len((tmp_path / "one" / "index.html").read_text()), rel=0.01)
 
 
-def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(photos: Path, tmp_path: Path) -> None:
+def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C comes to the first process alone; both ranks end at one step, whose checkpoint goes on to the same weights."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "lc_bench",
-        "run=train",
-        "data=folder",
-        f"data.path={photos}",
-        "quality=3",
-        *MODEL,
-        *TWO,
-    ]
-    command += ["run.batch=2", "run.crop=64", "run.steps=60", "run.save_every=1000", "run.log_every=1", "run.workers=0"]
-    command += ["optimizer.lr=1e-3", "trainer.accumulate_grad_batches=2"]
-    whole = subprocess.run([*command, f"hydra.run.dir={tmp_path / 'whole'}"], capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
+    chosen = ["run=train", "data=folder", f"data.path={photos}", "quality=3", *MODEL, *TWO, "optimizer.lr=1e-3"]
+    chosen += ["run.batch=2", "run.crop=64", "run.steps=60", "run.save_every=1000", "run.log_every=1", "run.workers=0"]
+    chosen += ["trainer.accumulate_grad_batches=2"]
+    call(monkeypatch, *chosen, f"hydra.run.dir={tmp_path / 'whole'}")
+    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *chosen]
     running = subprocess.Popen(
         [*command, f"hydra.run.dir={tmp_path / 'cut'}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -88,8 +78,7 @@ def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(photos: P
     assert running.returncode == 0, told
     assert told.count("interrupted at step") == 1, told
     assert 0 < torch.load(tmp_path / "cut" / "last.ckpt", weights_only=False)["global_step"] < 60, "it had ended before"
-    done = subprocess.run([*command, f"hydra.run.dir={tmp_path / 'cut'}", "run.resume=auto"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    call(monkeypatch, *chosen, f"hydra.run.dir={tmp_path / 'cut'}", "run.resume=auto")
     ended, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(ended[key], resumed[key]) for key in ended)
     assert len(list((tmp_path / "cut").glob("metrics-part*.csv"))) == 1, "each rank moved the metrics aside"

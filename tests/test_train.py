@@ -52,9 +52,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
     main()
 
 
-def test_killed_and_resumed_equals_uninterrupted(photos: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "lc_bench"]
-    subprocess.run([*command, *arguments(photos, tmp_path / "whole")], check=True, capture_output=True)
+    call(monkeypatch, *arguments(photos, tmp_path / "whole"))
     running = subprocess.Popen(
         [*command, *arguments(photos, tmp_path / "cut")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
