@@ -191,6 +191,10 @@ function complexityPlot(place) {
   const look = layout(logAxis("decoder kMACs per " + report.unit), { ...axis("BD-rate, " + main.short + " (%)"), rangemode: "tozero" });
   const costs = counted.map(c => Math.log10(costOf(c, "decoder")));
   if (costs.length) look.xaxis.range = [Math.min(...costs) - 0.5, Math.max(...costs) + 0.5];
+  else {
+    look.xaxis.visible = look.yaxis.visible = false;
+    look.annotations = [{ text: "no codec here has both<br>operations counted and a BD-rate", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper" }];
+  }
   draw(place, traces, look);
 }
 for (const [id, label, plot] of [
