@@ -42,6 +42,13 @@ def read_records(path: Path) -> pd.DataFrame:
     return table
 
 
+def write_records(records: pd.DataFrame, path: Path) -> None:
+    """Beside the file, then in its place: it is always whole."""
+    part = path.with_name(f"{path.name}.part")
+    records.to_csv(part, index=False)
+    part.replace(path)
+
+
 def metrics_of(table: pd.DataFrame) -> tuple[str, ...]:
     """What records of images or of point clouds are measured by."""
     clouds = "chamfer" in table

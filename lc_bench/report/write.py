@@ -14,7 +14,7 @@ from .page import write_page
 from .pictures import Key, Picture, save, tensors
 from .plots import plot_curves
 from .ranking import Rank, anchor_among, intervals, rank, told
-from .records import Curve, complete, curves_of, published, summary
+from .records import Curve, complete, curves_of, published, summary, write_records
 from .solids import by_name, draw_stills
 from .terminal import print_ranking
 
@@ -38,9 +38,7 @@ def write_report(
     bd_interval: as ranking.intervals takes it; further: curves of others, besides the published ones of `overlays`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    part = output / "records.csv.part"
-    records.to_csv(part, index=False)
-    part.replace(output / "records.csv")
+    write_records(records, output / "records.csv")
     whole, left_out = complete(records)
     notes = [*notes, *left_out]
     curves = [*curves_of(whole), *published(overlays, data), *further]

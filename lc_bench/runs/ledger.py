@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
-from ..report.records import read_records
+from ..report.records import read_records, write_records
 
 Record = dict[str, Any]
 EVERY = 1.0  # seconds between writes
@@ -32,12 +32,9 @@ class Ledger:
             self.write()
 
     def write(self) -> None:
-        """Beside the file, then in its place: it is always whole."""
         if self.records:
-            part = self.path.with_suffix(".part")
             table = pd.DataFrame(self.records + self.known)
-            table.drop_duplicates(["codec", "level", "image", "data"]).to_csv(part, index=False)
-            part.replace(self.path)
+            write_records(table.drop_duplicates(["codec", "level", "image", "data"]), self.path)
         self._written = time.monotonic()
 
     def join(self, ranks: Iterable[list[Record]], names: Sequence[str]) -> pd.DataFrame:

@@ -64,19 +64,18 @@ class Ranks:
 
 def launch(body: Callable[[DictConfig], T], cfg: DictConfig) -> T:
     """body(cfg) in as many processes as the configuration asks for; what the first of them returns. body: of a module, not local."""
-    count = device_count(cfg.trainer)
-    if started_elsewhere() or count * int(cfg.trainer.get("num_nodes", 1)) == 1:
+    if started_elsewhere() or is_one(cfg.trainer):
         return body(cfg)
     if cfg.trainer.get("num_nodes", 1) > 1:
         raise UserError(
             f"trainer.num_nodes={cfg.trainer.num_nodes}: start the command on every node with torchrun or srun; see docs/cluster.md"
         )
-    return _spawn(body, cfg, count)
+    return _spawn(body, cfg, device_count(cfg.trainer))
 
 
 def join(cfg: DictConfig) -> Ranks:
     """Meet the other ranks of this run, and agree on the output folder: torchrun lets every rank find one for itself."""
-    if device_count(cfg.trainer) * int(cfg.trainer.get("num_nodes", 1)) == 1 and not started_elsewhere():
+    if is_one(cfg.trainer) and not started_elsewhere():
         return Ranks(single_device(cfg.trainer))
     from lightning.fabric import Fabric
 
@@ -111,6 +110,11 @@ def started_elsewhere() -> bool:
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     return TorchElasticEnvironment.detect() or SLURMEnvironment.detect() or LightningEnvironment().creates_processes_externally
+
+
+def is_one(trainer: DictConfig) -> bool:
+    """Whether the configuration asks for one process in all."""
+    return device_count(trainer) * int(trainer.get("num_nodes", 1)) == 1
 
 
 def device_count(trainer: DictConfig) -> int:
