@@ -1,5 +1,6 @@
-"""Which images a folder holds. A million of them take minutes to list on a network drive, so that long lists are kept in the cache.
+"""Which files a folder holds: linked folders are followed, hidden files left out.
 
+A million of them take minutes to list on a network drive, so that long lists of a set of its own shape are kept in the cache.
 A kept list holds as long as no folder that the pattern goes into has changed: adding or removing a file changes the time of its folder.
 """
 
@@ -7,13 +8,45 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Container
 from pathlib import Path
 
-from ..ops.paths import cache_dir
+from ..errors import UserError
+from ..ops.paths import cache_dir, printable
 from ..ops.whole import written_whole
 from .images import SUFFIXES
 
 LONG = 10_000  # images from which on a list is kept
+
+
+def files_below(root: Path, suffixes: Container[str], recursive: bool = True) -> list[Path]:
+    """Files with such suffixes, in any case, in the order of their paths.
+
+    Linked folders are followed, but not into a folder that they lie in. Hidden files and folders are left out, such as the `._x`
+    that macOS puts beside x on foreign disks. A link to nothing is listed: whoever reads it says that it is missing.
+    """
+    listed: list[Path] = []
+    _walk(root, suffixes, recursive, (), listed)
+    return sorted(listed)
+
+
+def _walk(folder: Path, suffixes: Container[str], recursive: bool, above: tuple[tuple[int, int], ...], listed: list[Path]) -> None:
+    """Adds to `listed`; above: device and number of the folders that this one lies in, by the way it was reached."""
+    try:
+        state = folder.stat()
+        if (state.st_dev, state.st_ino) in above:
+            return
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{printable(folder)}: a folder that cannot be read ({error.strerror})") from None
+    for entry in visible:
+        path = folder / entry.name
+        if entry.is_dir():
+            if recursive:
+                _walk(path, suffixes, recursive, (*above, (state.st_dev, state.st_ino)), listed)
+        elif path.suffix.lower() in suffixes and (entry.is_file() or not path.exists()):
+            listed.append(path)
 
 
 def found(root: Path, pattern: str) -> list[Path]:

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
-from ..ops.paths import data_root
+from ..ops.paths import data_root, expanded, printable
 from .images import SUFFIXES, read_image
-from .listing import found
+from .listing import files_below, found
 from .obtain import Archive, agree, obtain, obtain_one
 from .usable import check_on_error, usable
 
@@ -60,7 +60,7 @@ class ImageSet:
 
     def label(self, path: Path) -> str:
         """The name of a sample: unique in the set, the same on every machine."""
-        return path.relative_to(self.root).as_posix()
+        return printable(path.relative_to(self.root).as_posix())
 
 
 def samples() -> ImageSet:
@@ -71,13 +71,13 @@ def samples() -> ImageSet:
 
 def folder(path: str, name: str | None = None, on_error: str = "fail", recursive: bool = True, cache: bool = False) -> ImageSet:
     """All images below a folder, in the order of their names."""
-    root = Path(path).expanduser()
+    root = expanded(str(path))
     if not root.is_dir():
-        raise UserError(f"data.path={path}: no such folder. Give the folder that holds the images")
-    paths = sorted(p for p in root.glob("**/*" if recursive else "*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        raise UserError(f"data.path={printable(str(path))}: no such folder. Give the folder that holds the images")
+    paths = files_below(root, SUFFIXES, recursive)
     if not paths:
-        raise UserError(f"data.path={path}: no image in it; looked for {', '.join(SUFFIXES)}")
-    return ImageSet(name or root.resolve().name, root, tuple(paths), on_error, cache)
+        raise UserError(f"data.path={printable(str(path))}: no image in it; looked for {', '.join(SUFFIXES)}")
+    return ImageSet(name or printable(root.resolve().name), root, tuple(paths), on_error, cache)
 
 
 def listed(

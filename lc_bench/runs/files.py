@@ -27,6 +27,7 @@ from ..coding.container import Header, Stream, is_cubed, is_tiled, pack, read_he
 from ..coding.cubes import unpack_cubes
 from ..coding.tiles import TileFile, tiles_of
 from ..data.images import to_bytes
+from ..data.listing import files_below
 from ..data.pixels import READABLE, WRITABLE, canvas, open_pixels
 from ..errors import StreamError, UserError, unknown
 from ..models import PointCode, TransformCode, tiled
@@ -200,13 +201,13 @@ def _jobs(cfg: DictConfig, wanted: tuple[str, ...], suffix: Callable[[Path], str
             raise UserError(f"output={target}: give a file that ends in {', '.join(allowed)}, or a folder that is there")
         return [Job(given, target)], False
     if given.is_dir():
-        root, found = given, [p for p in given.rglob("*") if p.suffix.lower() in wanted]
+        root, found = given, files_below(given, wanted)
     elif glob.has_magic(str(given)):
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts)
         root, found = Path(*fixed), [Path(p) for p in glob.glob(str(given), recursive=True)]
     else:
         raise UserError(f"input={cfg.input}: no such file or folder")
-    found = sorted(p for p in found if p.is_file())
+    found = sorted(p for p in found if not p.is_dir())
     if not found:
         raise UserError(f"input={cfg.input}: no file in it; looked for {', '.join(wanted)}")
     if output is not None and output.suffix.lower() in allowed:
