@@ -10,6 +10,10 @@ from ..errors import UserError
 from ..ops.paths import printable
 
 
+class DamagedError(Exception):
+    """What a reader of ours has to say of a file; `reading` adds its name."""
+
+
 @contextmanager
 def reading(path: Path, what: str, name: str | None = None) -> Iterator[None]:
     """Read a file in this block. UserError, with its name, for any exception: what a library raises over damage cannot be listed.
@@ -29,6 +33,6 @@ def reading(path: Path, what: str, name: str | None = None) -> Iterator[None]:
         raise UserError(f"{shown}: not enough memory to read this {what}") from None
     except Exception as error:
         told = " ".join(str(error).split())[:300]
-        cause = f"{type(error).__name__}: {told}" if told else type(error).__name__
+        said = told if isinstance(error, DamagedError) else f"{type(error).__name__}: {told}"
         size = path.stat().st_size if path.exists() else 0
-        raise UserError(f"{shown}: {size} bytes, not a readable {what} ({printable(cause)}). Delete or replace it") from None
+        raise UserError(f"{shown}: {size} bytes, not a readable {what} ({printable(said)}). Delete or replace it") from None

@@ -16,8 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
+from ..ops.paths import printable
 from ..ops.whole import written_whole
+from .deep import check_size
 from .images import SUFFIXES, read_image, to_unit
+from .opening import DamagedError, reading
 
 READABLE = (*SUFFIXES, ".npy")
 WRITABLE = (".png", ".ppm", ".npy")
@@ -51,19 +54,21 @@ class Pixels:
 
 def open_pixels(path: Path) -> Pixels:
     """UserError, with the file's name, for anything that cannot be read as an image."""
+    name = printable(path.name)
     if path.suffix.lower() != ".npy":
-        return Pixels(path.name, read_image(path))
-    try:
+        return Pixels(name, read_image(path))
+    with reading(path, "array"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
-        raise UserError(f"{path.name}: not a readable array ({error}). Delete or replace it") from None
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise DamagedError("an archive of several arrays, .npz; save one array with numpy.save")
     shape_fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
     if not shape_fits or 0 in array.shape or array.dtype.str[1:] not in LARGEST:
         allowed = "(H, W, 3), (H, W, 1) or (H, W), nothing empty, of uint8, uint16 or floating point in 0 to 1"
-        raise UserError(f"{path.name}: an array of shape {array.shape}, {array.dtype}; an image is {allowed}")
-    return Pixels(path.name, array)
+        raise UserError(f"{name}: an array of shape {array.shape}, {array.dtype}; an image is {allowed}")
+    with reading(path, "array"):
+        check_size(*array.shape[:2])
+    return Pixels(name, array)
 
 
 @contextmanager

@@ -10,6 +10,9 @@ KNOWN = "does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and
 
 def hide_known() -> None:
     warnings.filterwarnings("ignore", message=f".*({KNOWN}).*")
+    # Of damaged metadata; what is wrong with pixels raises.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def hide_lightnings() -> None:
