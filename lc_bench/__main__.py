@@ -6,10 +6,13 @@ python -m lc_bench [run=bench|train|search|report|compress|decompress|inspect|mo
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from pathlib import Path
 
 from .config import choices, conf_dir, explain, groups, own_conf_dir
 from .errors import UserError, unknown
+from .ops import stopping
 from .ops.notices import hide_known
 from .runs.apart import end_with_parent, leave_cause
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
@@ -50,8 +53,7 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
 
 
 def main() -> None:
-    import hydra
-
+    """The exit code is 2 after a user's mistake or where a job of a sweep failed, 128 and the number of the signal that ended it."""
     failures.clear()
     end_with_parent()
     Planner.current = None
@@ -59,6 +61,16 @@ def main() -> None:
     folder = conf_dir()
     if not folder.is_dir():
         sys.exit(f"{folder}: the configuration is missing from this installation; install lc_bench again")
+    with stopping.listening():
+        code = command(folder)
+    if code:
+        sys.exit(code)
+
+
+def command(folder: Path) -> int:
+    """Compose the configuration below `folder` and run it, or a sweep; returns the exit code."""
+    import hydra
+
     given = sys.argv[1:]
     code = 0
     try:
@@ -67,28 +79,34 @@ def main() -> None:
         sys.argv[1:] = for_jobs_only(sys.argv[1:], groups())
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
     except KeyboardInterrupt:
-        code = 130
+        code = stopping.exit_code(stopping.asked() or signal.SIGINT)
     except Exception as error:
         told = explain(error, sys.argv[1:])
         leave_cause(told)
-        if not isinstance(told, UserError) and Planner.current is None:
+        if not isinstance(told, UserError) and Planner.current is None and not stopping.asked():
             raise
         print(f"lc_bench: {told if isinstance(told, UserError) else repr(told)}", file=sys.stderr)
         code = 2
-    code = 2 if failures else code
+    code = 2 if failures and not code else code
+    if code == 2 and stopping.asked():  # what went wrong, did so because something was ended
+        code = stopping.exit_code(stopping.asked())
     if Planner.current is not None and Planner.current.has_begun:
-        code = end_of_sweep(Planner.current, given, code)
-    if code:
-        sys.exit(code)
+        return end_of_sweep(Planner.current, given, code)
+    if stopping.ended():  # it has said so, and what it kept
+        return stopping.exit_code(stopping.ended())
+    if code > 2:
+        print("lc_bench: interrupted", file=sys.stderr)
+    return code
 
 
 def end_of_sweep(plan: Plan, given: list[str], code: int) -> int:
     """What a sweep leaves, also one that was interrupted or whose launcher gave up. Returns the exit code."""
     from .runs.sweep_end import finish
 
-    if code == 130:
+    interrupted = code > 2
+    if interrupted:
         plan.stop()
-    return max(code, finish(plan, given, code == 130))
+    return max(code, finish(plan, given, interrupted))
 
 
 def find_own_conf(arguments: list[str]) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import RichProgressBar
 
 from .models import weights
+from .ops import stopping
 from .task import Task
 
 
@@ -37,9 +39,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class Snapshots(pl.Callback):
-    """`last.ckpt` every so many steps; at the end, and at Ctrl-C, also `model.safetensors`.
+    """`last.ckpt` every so many steps and where training ends; then also `model.safetensors`.
 
-    The first Ctrl-C lets the step in work end, so that what is saved is what an uninterrupted run would have had then.
+    A run that is asked to end (Ctrl-C, SIGTERM and so on: ops/stopping.py) ends after the step in work, so that what is saved is what
+    an uninterrupted run would have had then. `interrupted` is the number of that signal, 0 for a run that came to its end.
     """
 
     def __init__(self, folder: Path, every: int, metadata: dict[str, Any]) -> None:
@@ -47,38 +50,68 @@ class Snapshots(pl.Callback):
         self.every = every
         self.metadata = metadata
         self.saved_at = -1
-        self.interrupted = False
-        self._before: Any = None
+        self.interrupted = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-
-            def stop(*_: Any) -> None:
-                self.interrupted = True
-                signal.signal(signal.SIGINT, self._before)
-
-            self._before = signal.signal(signal.SIGINT, stop)
-
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        stopping.be_gentle(True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # amid a step, which a resumed run could not finish
-        # All ranks end at the same step, or one would wait for another's gradients.
-        self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
-        trainer.should_stop |= self.interrupted
+        self._stop_if_asked(trainer)
         if trainer.global_step % self.every == 0:
             self._save(trainer)
 
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stop_if_asked(trainer)
+
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Also of a run that had trained to its end before and was killed before its weights were written."""
         if trainer.is_global_zero and isinstance(module, Task):
-            module.model.eval()  # finds the medians
+            module.model.eval()
+            module.update_medians()  # a checkpoint has none
             weights.save(module.model, self.folder / "model.safetensors", steps=trainer.global_step, **self.metadata)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        stopping.be_gentle(False)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        stopping.be_gentle(False)
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        """All ranks end at the same step, or one would wait for another's gradients."""
+        number = stopping.asked()
+        if trainer.world_size > 1:
+            everyone = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(everyone, reduce_op="max"))
+        if number and trainer.global_step < trainer.max_steps:
+            self.interrupted = number
+            trainer.should_stop = True
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step != self.saved_at:
             trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
             self.saved_at = trainer.global_step
+
+
+def fit(trainer: pl.Trainer, task: Task, checkpoint: Path | None) -> None:
+    """Train; raises stopping.Interrupted when a step was given up amid its work.
+
+    Lightning's own handlers of signals stay away: they would answer SIGTERM with a broadcast amid whatever the ranks exchange, end
+    without a checkpoint, and under SLURM put the job into the queue again.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer._signal_connector.teardown = lambda: None  # type: ignore[method-assign]
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
+    except SystemExit:
+        if not stopping.asked():
+            raise
+        # Lightning ends so at a KeyboardInterrupt, and leaves the process deaf to the next one.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+        raise stopping.Interrupted(signal.Signals(stopping.asked()).name) from None

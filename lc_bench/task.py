@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from .entropy import FactorizedPrior
 from .errors import UserError
 from .losses import Terms
 from .models import TransformCode
+from .ops import stopping
+from .ops.means import Means
 
+TERMS = ("loss", "bpp", "psnr", "distortion")  # what validation is the mean of
 MEDIAN_EVERY = 100  # steps, when training with rounding
 
 
@@ -100,21 +104,35 @@ class Task(pl.LightningModule):
         self.log("train/distortion", terms.distortion.detach())
         return terms.loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.means = Means()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if stopping.asked():  # what is waited for is the checkpoint
+            self.means.complete = False
+            return
         terms = self._terms(batch)
-        for name in ("loss", "bpp", "psnr", "distortion"):
-            self.log(f"val/{name}", getattr(terms, name), batch_size=len(batch.x), sync_dist=True, prog_bar=name == "loss")
+        for name in TERMS:
+            self.means.add(f"val/{name}", getattr(terms, name), len(batch.x))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log means over all samples of all processes, of which each may have had another number."""
+        whole = self.means.over_all()
+        for name, mean in whole.values.items() if whole.complete else ():
+            self.log(name, mean, batch_size=1, prog_bar=name == "val/loss")
+        if not whole.complete and "val/loss" not in self.trainer.callback_metrics:
+            for name in TERMS:  # callbacks may insist on a figure; curves are told of none
+                self.log(f"val/{name}", math.nan, batch_size=1, logger=False)
 
     def _terms(self, batch: Batch) -> Terms:
         level = self._levels(batch)
         out = self.model(batch.x, level)
         for name, bits in out.bits.items():
-            self.log(
-                f"{'train' if self.training else 'val'}/bpp_{name}",
-                bits.detach().mean() / batch.units,
-                batch_size=len(batch.x),
-                sync_dist=not self.training,
-            )
+            bpp = bits.detach().mean() / batch.units
+            if self.training:
+                self.log(f"train/bpp_{name}", bpp, batch_size=len(batch.x))
+            else:
+                self.means.add(f"val/bpp_{name}", bpp, len(batch.x))
         extras = {"extras": out.extras} if out.extras else {}
         with torch.autocast(batch.x.device.type, enabled=False):
             return self.loss(batch.x, out.x_hat, out.bits, batch.units, level, **extras)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
+import lc_bench
 from lc_bench.__main__ import main
 from lc_bench.data.crops import share_of
+from lc_bench.data.images import read_image
 from lc_bench.errors import UserError
+from lc_bench.losses.images import psnr_of
+from lc_bench.ops import stopping
+from lc_bench.ops.means import Means, Whole
 from lc_bench.runs import ranks
 
 TWO = ["trainer=ddp_cpu", "trainer.devices=2", "threads=1"]
@@ -64,7 +72,12 @@ def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(
     """Ctrl-C comes to the first process alone; both ranks end at one step, whose checkpoint goes on to the same weights."""
     chosen = ["run=train", "data=folder", f"data.path={photos}", "quality=3", *MODEL, *TWO, "optimizer.lr=1e-3"]
     chosen += ["run.batch=2", "run.crop=64", "run.steps=60", "run.save_every=1000", "run.log_every=1", "run.workers=0"]
-    chosen += ["trainer.accumulate_grad_batches=2"]
+    chosen += ["trainer.accumulate_grad_batches=2", "run.val=bsds500", "run.val_every=60"]
+    held_out = tmp_path / "data" / "bsds500" / "val"
+    held_out.mkdir(parents=True)
+    for image in photos.glob("*.png"):
+        Image.open(image).save(held_out / f"{image.stem}.jpg")
+    monkeypatch.setenv("LC_BENCH_DATA", str(tmp_path / "data"))
     call(monkeypatch, *chosen, f"hydra.run.dir={tmp_path / 'whole'}")
     command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *chosen]
     running = subprocess.Popen(
@@ -75,13 +88,19 @@ def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     told = running.communicate(timeout=120)[0]
-    assert running.returncode == 0, told
+    assert running.returncode == 130, told
     assert told.count("interrupted at step") == 1, told
     assert 0 < torch.load(tmp_path / "cut" / "last.ckpt", weights_only=False)["global_step"] < 60, "it had ended before"
     call(monkeypatch, *chosen, f"hydra.run.dir={tmp_path / 'cut'}", "run.resume=auto")
     ended, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(ended[key], resumed[key]) for key in ended)
     assert len(list((tmp_path / "cut").glob("metrics-part*.csv"))) == 1, "each rank moved the metrics aside"
+    model = lc_bench.load("bmshj2018-hyperprior", weights=tmp_path / "whole" / "model.safetensors", N=8, M=12)
+    images = [read_image(path, path.name)[None] for path in sorted(held_out.iterdir())]
+    with torch.no_grad():
+        expected = np.mean([psnr_of(((model(x).x_hat - x) ** 2).mean()).item() for x in images])
+    validated = pd.read_csv(tmp_path / "whole" / "metrics.csv")["val/psnr"].dropna()
+    assert validated.iloc[-1] == pytest.approx(expected, abs=1e-3), "five images on two ranks"
 
 
 def config(**keys: object) -> DictConfig:
@@ -133,6 +152,64 @@ def test_a_rank_that_fails_ends_the_run_with_its_cause(body, kind: type[Exceptio
     with pytest.raises(kind, match=f"(?s){told}"):
         ranks.launch(body, config())
     assert time.monotonic() - start < 120
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_mean_over_ranks_is_that_of_one(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads stand in for processes: what each says is what all hear."""
+    values = [0.5, 1.0, 7.0, 3.0, 100.0]
+    said: dict[int, object] = {}
+    all_have = threading.Barrier(world)
+
+    def gather(heard: list[object], own: object) -> None:
+        said[rank_of.rank] = own
+        all_have.wait(10)
+        heard[:] = [said[rank] for rank in range(world)]
+
+    rank_of = threading.local()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: world)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+
+    def mean(rank: int) -> Whole:
+        rank_of.rank = rank
+        means = Means()
+        means.complete = cut != rank
+        for place in share_of(5, rank, world):
+            means.add("val/loss", torch.tensor(values[place]), 1)
+        return means.over_all()
+
+    with ThreadPoolExecutor(world) as pool:
+        cut = -1
+        assert list(pool.map(mean, range(world))) == [Whole({"val/loss": sum(values) / 5}, complete=True)] * world
+        cut = world - 1
+        assert not any(whole.complete for whole in pool.map(mean, range(world)))
+
+
+def waiting_rank(cfg: DictConfig) -> None:
+    Path(cfg.mark + os.environ["LOCAL_RANK"]).touch()
+    time.sleep(60)
+
+
+def test_ranks_that_were_asked_to_end_are_no_failure(tmp_path: Path) -> None:
+    """The signal comes to one rank alone."""
+    cfg = config()
+    cfg.mark = str(tmp_path / "m")
+
+    def ask(*_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        if (tmp_path / "m1").exists() and (tmp_path / "m0").exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.kill(int(multiprocessing.active_children()[0].pid or 0), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with stopping.listening(), pytest.raises(KeyboardInterrupt):
+            ranks.launch(waiting_rank, cfg)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert stopping.ended() == signal.SIGTERM
 
 
 @pytest.mark.parametrize(

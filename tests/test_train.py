@@ -124,7 +124,7 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(photos: Path, tmp_path: Path) -> No
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     told = running.communicate(timeout=60)[0]
-    assert running.returncode == 0, told
+    assert running.returncode == 130, told
     assert "interrupted at step" in told
     assert (tmp_path / "last.ckpt").exists()
     assert (tmp_path / "model.safetensors").exists()

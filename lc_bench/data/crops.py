@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import UserError
+from ..ops.stopping import leave_to_parent
 from .decoded import Decoded
 from .images import read_image, read_pixels, to_tensor, to_unit
 from .sets import ImageSet
@@ -156,6 +157,7 @@ def endless(
         num_workers=workers,
         collate_fn=collate_fn,
         persistent_workers=workers > 0,
+        worker_init_fn=leave_to_parent,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(seed),  # else the loader draws its seed from the global generator
     )

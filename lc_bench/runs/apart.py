@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..ops import stopping
 
 FAILURE = "failure.txt"  # the cause in one line; after a crash its traceback
 PATIENCE = 60  # seconds that an interrupted run has to write what it knows
@@ -69,11 +70,19 @@ class Apart:
 
     def interrupt(self) -> None:
         """As Ctrl-C does; what does not end within PATIENCE is killed."""
-        self._send(signal.SIGINT, to_group=False)
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.interrupt_all([self])
+
+    @staticmethod
+    def interrupt_all(several: Sequence[Apart]) -> None:
+        """All at once, so that together they take no longer than one."""
+        for one in several:
+            one._send(signal.SIGINT, to_group=False)
+        patience = time.monotonic() + PATIENCE
+        for one in several:
+            try:
+                one.process.wait(max(0.0, patience - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                one.kill()
 
     def kill(self) -> None:
         self._send(signal.SIGKILL, to_group=True)
@@ -82,6 +91,11 @@ class Apart:
     def _send(self, what: signal.Signals, to_group: bool) -> None:
         if not self.ended:
             (os.killpg if to_group else os.kill)(self.process.pid, what)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was asked to end, by this process or by anybody, and did so before its end."""
+        return stopping.is_interruption(self.process.returncode)
 
     @property
     def cause(self) -> str | None:
@@ -128,7 +142,6 @@ def end_with_parent() -> None:
     """In the process apart: end as by Ctrl-C when the process that started it is gone, however it went."""
     if not os.environ.get("LC_BENCH_JOB"):
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     parent = os.getppid()
 
     def watch() -> None:

@@ -27,6 +27,7 @@ from ..config import make, plain
 from ..data import CloudSet, ImageSet
 from ..errors import UserError, unknown
 from ..models import TransformCode
+from ..ops import stopping
 from ..ops.device import device_name, machine_stamp
 from ..ops.paths import cache_dir
 from ..report import write_report
@@ -119,6 +120,8 @@ def run(cfg: DictConfig) -> float:
     table = ledger.join(records, data.names)
     gallery.join(galleries)
     interrupted = any(stops)
+    if interrupted:
+        stopping.note_end(stopping.asked())
     if not len(table):
         raise UserError("interrupted before the first result; nothing was written")
     add_anchor_pictures(gallery, table, next((a for a in anchors if a.name == cfg.run.bd_anchor), None))

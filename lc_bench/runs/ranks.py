@@ -16,10 +16,9 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -30,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import explain
 from ..errors import UserError
+from ..ops import stopping
 from ..ops.device import pick_device
 from ..ops.notices import hide_known, hide_lightnings
 
@@ -143,7 +143,7 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="lc_bench-ranks-") as folder, _one_ctrl_c_each():
+    with tempfile.TemporaryDirectory(prefix="lc_bench-ranks-") as folder, stopping.handing_on(_hand_on):
         # torch's, because its processes end when this one is killed.
         started = start_processes(_rank, (body, cfg, hydra, port, count, folder), nprocs=count, join=False, start_method="spawn")
         assert started is not None
@@ -160,7 +160,10 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
         finally:
             for process in processes:  # they may wait for one that is no more
                 process.kill()
-        return pickle.loads((Path(folder) / "result").read_bytes())
+        result, ended = pickle.loads((Path(folder) / "result").read_bytes())
+        if ended:
+            stopping.note_end(ended)
+        return result
 
 
 def _rank(
@@ -169,8 +172,7 @@ def _rank(
     """A process of its own: what `launch` runs `world` times."""
     from hydra.core.hydra_config import HydraConfig
 
-    os.setsid()  # Ctrl-C then comes from the process that started this one, once
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.setsid()  # Ctrl-C then comes from the process that started this one
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": local, "NODE_RANK": 0, "WORLD_SIZE": world, "RANK": local}
     os.environ.update({key: str(value) for key, value in where.items()})
     torch.set_num_threads(cfg.threads or max(1, (os.cpu_count() or 1) // world))
@@ -179,22 +181,28 @@ def _rank(
     if hydra is not None:
         HydraConfig.instance().cfg = hydra  # type: ignore[assignment]
     try:
-        result = body(cfg)
+        with stopping.listening():
+            result = body(cfg)
     except BaseException as error:
         told_as = explain(error)
         user = isinstance(told_as, UserError)
         told = str(told_as) if user else traceback.format_exc()
         (Path(folder) / f"error-{local}").write_bytes(pickle.dumps((not user, time.time(), local, told)))
-        os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)  # no waiting for the others, who may wait for this one
+        stopped = isinstance(error, KeyboardInterrupt)
+        # no waiting for the others, who may wait for this one
+        os._exit(stopping.exit_code(stopping.asked() or signal.SIGINT) if stopped else 1)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # its threads may else abort the process at its end
     if local == 0:
-        (Path(folder) / "result").write_bytes(pickle.dumps(result))
+        (Path(folder) / "result").write_bytes(pickle.dumps((result, stopping.ended())))
 
 
 def _cause(folder: Path, status: int) -> BaseException:
     """What ended the run: a user's mistake on any rank, else what came first; the others fail for want of that one."""
     time.sleep(GRACE)
+    if stopping.asked() or stopping.is_interruption(status):
+        stopping.note_end(stopping.asked() or stopping.signal_of(status))
+        return stopping.Interrupted()
     told = sorted(pickle.loads(path.read_bytes()) for path in folder.glob("error-*"))
     # One that was killed says nothing, and those that wait for it may have said so. What aborts, mostly waited.
     killed = status < 0 and -status != signal.SIGABRT
@@ -204,26 +212,12 @@ def _cause(folder: Path, status: int) -> BaseException:
             f"a rank was {by_signal}, without a word; the other ranks were ended. If the system was out of memory, lower run.batch"
         )
     crashed, _, rank, text = told[0]
-    if text.rstrip().endswith("KeyboardInterrupt"):
-        return KeyboardInterrupt()
     return RuntimeError(f"rank {rank} failed:\n{text}") if crashed else UserError(text)
 
 
-@contextlib.contextmanager
-def _one_ctrl_c_each() -> Iterator[None]:
-    """Ctrl-C is handed on to the ranks, which end in their own way; the process that started them waits."""
-
-    def hand_on(*_: Any) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child.pid, signal.SIGINT)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, hand_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _hand_on(number: int) -> None:
+    """To the ranks, which end in their own way."""
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)

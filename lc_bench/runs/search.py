@@ -5,7 +5,6 @@ A trial that crashes is one failed trial. A search that was killed goes on where
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import time
@@ -18,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import check_choice, compose, groups, own_conf_dir
 from ..errors import UserError, unknown
+from ..ops import stopping
 from .apart import Apart, threads_beside
+from .curves import read_curves
 from .search_end import finish
 from .space import Range, parse_space
 from .sweep import LOG, digest, own_overrides, quoted
@@ -73,11 +74,17 @@ def main(cfg: DictConfig) -> float:
         interrupted = True
     own = own_conf_dir()
     words = [*(["--config-dir", str(own)] if own else []), *(word for word in fixed if not word.startswith("hydra"))]
-    best = finish(study, objectives, output, words)
-    if interrupted:
-        log.info(f"interrupted; continue with the same command and run.name={cfg.run.name}")
-        raise KeyboardInterrupt
-    return best
+    try:
+        return finish(study, objectives, output, words)
+    except UserError as error:
+        if not interrupted:
+            raise
+        log.info(str(error))
+        return math.nan
+    finally:
+        if interrupted:
+            stopping.note_end(stopping.asked())
+            log.info(f"interrupted; continue with the same command and run.name={cfg.run.name}")
 
 
 def objectives_of(cfg: DictConfig) -> list[str]:
@@ -100,7 +107,19 @@ def fixed_overrides(cfg: DictConfig, space: Mapping[str, Range]) -> list[str]:
     hydra: Any = HydraConfig.get()
     own = {"run", "output", "sweep", *space, *(f"run.{key}" for key in OWN)}
     words = [word for word in hydra.overrides.task if word.lstrip("+~").partition("=")[0] not in own]
-    return ["run=train", *own_overrides(hydra), *words, f"run.val_every={val_every(cfg)}"]
+    loggers = with_csv(cfg, hydra)
+    if loggers:
+        words = [word for word in words if word.lstrip("+~").partition("=")[0] != "logger"]
+    return ["run=train", *own_overrides(hydra), *words, *loggers, f"run.val_every={val_every(cfg)}"]
+
+
+def with_csv(cfg: DictConfig, hydra: Any) -> list[str]:
+    """What makes trials write metrics.csv, which the search reads, beside the loggers that were chosen."""
+    if "csv" in (cfg.get("logger") or {}):
+        return []
+    chosen = OmegaConf.select(hydra, "runtime.choices.logger") or []
+    names = [chosen] if isinstance(chosen, str) else list(chosen)
+    return [f"logger=[{','.join(['csv', *names])}]"]
 
 
 def val_every(cfg: DictConfig) -> int:
@@ -164,6 +183,14 @@ def run_trials(
     # Killed with an earlier call: they go on from their checkpoints, under their numbers.
     waiting = [Trial(study, t._trial_id) for t in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])]
     running: list[Running] = []
+
+    def goes_on(one: Running) -> bool:
+        """Look at it; one that somebody else ended is to go on when there is a place for it."""
+        state = look_at(one, study, objectives)
+        if state == "interrupted":
+            waiting.append(one.trial)
+        return state == "at work"
+
     try:
         while True:
             while len(running) < cfg.run.jobs and (waiting or len(study.get_trials(deepcopy=False)) < cfg.run.trials):
@@ -172,10 +199,11 @@ def run_trials(
             if not running:
                 return
             time.sleep(WATCH)
-            running = [one for one in running if not look_at(one, study, objectives)]
+            running = [one for one in running if goes_on(one)]
     except KeyboardInterrupt:
-        for one in running:
-            one.process.interrupt()
+        Apart.interrupt_all([one.process for one in running])
+        for one in running:  # it did not take the search down
+            one.trial.set_user_attr("attempts", one.trial.user_attrs["attempts"] - 1)
         raise
     finally:
         for one in running:
@@ -188,21 +216,30 @@ def start(
     """Begin a trial, or go on with it. None if it was tried too often."""
     from optuna.trial import TrialState
 
-    attempts = trial.user_attrs.get("attempts", 0) + 1
+    folder = output / f"trial-{trial.number}"
+    reached = progress_of(folder)
+    came_further = reached != trial.user_attrs.get("reached", 0)
+    attempts = 1 if came_further else trial.user_attrs.get("attempts", 0) + 1
+    continued = bool(trial.user_attrs)
     values = {key: values.suggest(trial, key) for key, values in space.items()}
     chosen = [f"{key}={value}" for key, value in values.items()]
-    trial.set_user_attr("attempts", attempts)
-    trial.set_user_attr("overrides", chosen)
-    folder = output / f"trial-{trial.number}"
+    for name, value in (("attempts", attempts), ("reached", reached), ("overrides", chosen)):
+        trial.set_user_attr(name, value)
     if attempts > ATTEMPTS:
-        trial.set_user_attr("cause", f"began {ATTEMPTS} times and took the search down with it each time")
+        trial.set_user_attr("cause", f"began {ATTEMPTS} times, and each time ended with the search or before its first new checkpoint")
         study.tell(trial, state=TrialState.FAIL)
         return None
-    log.info(f"trial {trial.number}: {', '.join(chosen)}" + (" (continued)" if attempts > 1 else ""))
+    log.info(f"trial {trial.number}: {', '.join(chosen)}" + (" (continued)" if continued else ""))
     # Validations are to be seen at once, not in blocks of 100 logged steps.
     words = [*fixed, *chosen, "run.resume=auto", "++logger.csv.flush_logs_every_n_steps=1", f"hydra.run.dir={quoted(folder)}"]
     known = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
     return Running(trial, Apart(words, folder, folder_log(folder), threads=threads), time.perf_counter(), known)
+
+
+def progress_of(folder: Path) -> int:
+    """What changes whenever a trial comes to another checkpoint; 0: there is none."""
+    checkpoint = folder / "last.ckpt"
+    return checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0
 
 
 def folder_log(folder: Path) -> Path:
@@ -210,8 +247,8 @@ def folder_log(folder: Path) -> Path:
     return folder / LOG
 
 
-def look_at(one: Running, study: Study, objectives: Sequence[str]) -> bool:
-    """Tell Optuna what is new of a trial; True if it has ended."""
+def look_at(one: Running, study: Study, objectives: Sequence[str]) -> Literal["at work", "ended", "interrupted"]:
+    """Tell Optuna what is new of a trial. An interrupted one stays open, as one that is to go on from its checkpoint."""
     from optuna.trial import TrialState
 
     ended = one.process.ended  # before its figures are read: none are written after that
@@ -224,9 +261,12 @@ def look_at(one: Running, study: Study, objectives: Sequence[str]) -> bool:
                 one.process.kill()
                 study.tell(trial, state=TrialState.PRUNED)
                 log.info(f"trial {trial.number}: pruned at step {step}, {objectives[0]} {figures[step][objectives[0]]:.4g}")
-                return True
+                return "ended"
     if not ended:
-        return False
+        return "at work"
+    if one.process.interrupted:
+        log.info(f"trial {trial.number}: interrupted")
+        return "interrupted"
     trial.set_user_attr("seconds", round(time.perf_counter() - one.start, 1))
     last = figures[max(figures)] if figures else {}
     values = [last.get(name, math.nan) for name in objectives]
@@ -239,16 +279,14 @@ def look_at(one: Running, study: Study, objectives: Sequence[str]) -> bool:
     else:
         study.tell(trial, values)
         log.info(f"trial {trial.number}: " + ", ".join(f"{name} {value:.4g}" for name, value in zip(objectives, values, strict=True)))
-    return True
+    return "ended"
 
 
 def validations(folder: Path) -> dict[int, dict[str, float]]:
-    """Figures of validation by step, of all parts of a run. A line that is being written is not there yet."""
+    """Figures of validation by step, of all parts of a run; of one step the latest."""
     found: dict[int, dict[str, float]] = {}
-    for path in sorted(folder.glob("metrics*.csv")):
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                figures = {name: row.get(f"val/{name}") for name in DIRECTIONS}
-                if row.get("step", "").isdigit() and figures["loss"]:
-                    found[int(row["step"])] = {name: float(value) for name, value in figures.items() if value}
+    for row in read_curves(folder):
+        figures = {name: row[f"val/{name}"] for name in DIRECTIONS if f"val/{name}" in row}
+        if "loss" in figures:
+            found[int(row["step"])] = figures
     return dict(sorted(found.items()))

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from ..config import given_in, job_folder
 from ..errors import UserError
+from ..ops import stopping
 from .apart import Apart, threads_beside
 
 STATUS, LOCK, LOG = ".status.json", ".lock", "output.log"
@@ -81,6 +82,11 @@ def is_job() -> bool:
 
 def job(cfg: DictConfig) -> None:
     """Run one job of a sweep apart, unless it is done, and leave its status. Nothing that happens in it is raised here."""
+    with stopping.listening(take_over=False):  # a launcher's worker, which may have handlers of its own
+        _job(cfg)
+
+
+def _job(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra: Any = HydraConfig.get()
@@ -117,9 +123,11 @@ def run_apart(status: Status, folder: Path, arguments: list[str], lock: int, in_
     interrupted = process.wait(stop=(folder.parent / STOP).exists)
     status.seconds = round(time.perf_counter() - start, 2)
     status.cause = process.cause or ""
-    status.state = "interrupted" if interrupted else "failed" if status.cause else "ok"
+    if interrupted or process.interrupted:
+        status.state, status.cause = "interrupted", ""
+    else:
+        status.state = "failed" if status.cause else "ok"
     if interrupted:
-        status.cause = ""
         (folder.parent / STOP).touch()  # a worker that was told alone tells the others
 
 

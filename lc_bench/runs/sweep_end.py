@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,15 @@ from rich.table import Table
 
 from ..config import NAMED_FIRST, given_in
 from ..errors import UserError
+from ..ops import stopping
+from .curves import read_curves
 from .sweep import STOP, UNRELATED, Plan, Status
 
 LAST_STEPS = 10  # logged training steps that a run's figures are the mean of
 
 
 def finish(plan: Plan, arguments: Sequence[str], interrupted: bool) -> int:
-    """Write and print what the sweep has; returns the exit code: 130 interrupted, 2 a job failed, 0 all are done."""
+    """Write and print what the sweep has; returns the exit code: of Ctrl-C or the signal that ended it, 2 a job failed, 0 all are done."""
     interrupted = interrupted or (plan.folder / STOP).exists()
     statuses = plan.statuses
     whole = {**plan.earlier, **statuses}
@@ -41,7 +44,9 @@ def finish(plan: Plan, arguments: Sequence[str], interrupted: bool) -> int:
     if interrupted or any(s.state != "ok" for s in statuses.values()):
         how = "interrupted" if interrupted else f"{len(failed)} of {len(statuses)} jobs failed" if failed else "some jobs have not ended"
         print(f"lc_bench: {how}; what is left is done by\n  {plan.to_go_on(arguments)}", file=sys.stderr)
-    return 130 if interrupted else 2 if any(s.state != "ok" for s in statuses.values()) else 0
+    if interrupted:
+        return stopping.exit_code(stopping.asked() or signal.SIGINT)
+    return 2 if any(s.state != "ok" for s in statuses.values()) else 0
 
 
 def failure_file(folder: Path) -> str:
@@ -161,16 +166,17 @@ def benchmarks_of(sweep: Path, trained: Mapping[str, Sequence[str]]) -> list[lis
 
 
 def last_figures(folder: Path) -> dict[str, float]:
-    """step, loss, bpp, psnr from a run's metrics.csv: the last validation, and the mean of the last logged training steps."""
-    import pandas as pd
+    """step, loss, bpp, psnr of a run: the last validation, and the mean of the last logged training steps.
 
-    parts = sorted(folder.glob("metrics*.csv"), key=lambda p: p.stat().st_mtime)
-    if not parts:
+    What was not logged is absent.
+    """
+    logged = read_curves(folder)
+    if not logged:
         return {}
-    logged = pd.concat([pd.read_csv(p) for p in parts])
-    found: dict[str, float] = {"step": int(logged.step.max()) + 1}
+    found: dict[str, float] = {"step": int(max(row["step"] for row in logged)) + 1}
     for key in ("loss", "bpp", "psnr"):
-        for prefix, rows in (("train", LAST_STEPS), ("val", 1)):
-            if f"{prefix}/{key}" in logged:
-                found[f"{prefix}/{key}"] = float(logged[f"{prefix}/{key}"].dropna().to_numpy()[-rows:].mean())
+        for prefix, count in (("train", LAST_STEPS), ("val", 1)):
+            values = [row[f"{prefix}/{key}"] for row in logged if f"{prefix}/{key}" in row][-count:]
+            if values:
+                found[f"{prefix}/{key}"] = sum(values) / len(values)
     return found

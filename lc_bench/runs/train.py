@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..api import build_from, give_weights
 from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
 from ..errors import UserError, unknown
+from ..ops import stopping
 from ..ops.notices import hide_lightnings
 from ..tracking import make_loggers, told_of
 from . import ranks
@@ -35,7 +36,7 @@ def run(cfg: DictConfig) -> float:
     import torch
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from ..callbacks import AtomicCheckpoints, Progress, Snapshots
+    from ..callbacks import AtomicCheckpoints, Progress, Snapshots, fit
     from ..data import CloudSet
     from ..data.cloud_batches import cloud_loader, cloud_validation
     from ..data.crops import training_loader, validation_loader
@@ -114,8 +115,9 @@ def run(cfg: DictConfig) -> float:
     if checkpoint is not None:
         log.info(f"resuming {checkpoint} at step {resumed_at} of {run.steps}")
     model.train()  # Lightning keeps the mode it finds
-    trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
+    fit(trainer, task, checkpoint)
     if snapshots.interrupted:
+        stopping.note_end(snapshots.interrupted)
         log.info(f"interrupted at step {trainer.global_step} of {run.steps}; continue with run.resume={output / 'last.ckpt'}")
     return float(trainer.callback_metrics.get("train/loss", float("nan")))
 
