@@ -18,10 +18,13 @@ from conftest import ROOT
 from PIL import Image
 
 from lc_bench.__main__ import main
+from lc_bench.config import compose
 from lc_bench.errors import UserError
-from lc_bench.runs.search import Running, look_at, validations
+from lc_bench.runs.curves import read_curves
+from lc_bench.runs.search import Running, look_at, start, validations
 from lc_bench.runs.search_end import finish
 from lc_bench.runs.space import Choice, Real, Whole, parse_space
+from lc_bench.runs.sweep_end import last_figures
 
 CRASH_ONCE = """
 import os, signal, pathlib, torch
@@ -127,23 +130,75 @@ def test_hopeless_trials_are_pruned_and_others_are_not(tmp_path: Path) -> None:
     study = optuna.create_study(pruner=optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=0))
     killed: list[int] = []
 
-    def trial(losses: list[float], ended: bool) -> tuple[bool, str]:
+    def trial(losses: list[float], ended: bool, interrupted: bool = False) -> tuple[str, str]:
         one = study.ask()
         folder = tmp_path / str(one.number)
         folder.mkdir()
         rows = [f"{step},{'' if step % 2 else losses[step // 2]}" for step in range(2 * len(losses))]
-        (folder / "metrics.csv").write_text("\n".join(["step,val/loss", *rows]))
-        process = SimpleNamespace(folder=folder, ended=ended, cause=None, kill=lambda: killed.append(one.number))
+        (folder / "metrics.csv").write_text("\n".join(["step,val/loss", *rows, ""]))
+        process = SimpleNamespace(folder=folder, ended=ended, interrupted=interrupted, cause=None, kill=lambda: killed.append(one.number))
         over = look_at(Running(one, process, 0.0), study, ["loss"])  # type: ignore[arg-type]
         return over, study.trials[one.number].state.name
 
-    assert trial([5, 3, 2], ended=True) == (True, "COMPLETE")
-    assert trial([6, 4, 2.5], ended=True) == (True, "COMPLETE")
-    assert trial([5, 9], ended=False) == (True, "PRUNED")
-    assert trial([4, 2], ended=False) == (False, "RUNNING")
-    assert trial([float("nan")], ended=True) == (True, "FAIL")
+    assert trial([5, 3, 2], ended=True) == ("ended", "COMPLETE")
+    assert trial([6, 4, 2.5], ended=True) == ("ended", "COMPLETE")
+    assert trial([5, 9], ended=False) == ("ended", "PRUNED")
+    assert trial([4, 2], ended=False) == ("at work", "RUNNING")
+    assert trial([float("nan")], ended=True) == ("ended", "FAIL")
+    assert trial([4, 3], ended=True, interrupted=True) == ("interrupted", "RUNNING")
     assert killed == [2]
     assert study.best_value == 2
+
+
+def test_interruptions_with_progress_are_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that gets on is begun as often as it takes; one that does not is given up."""
+    monkeypatch.setattr("lc_bench.runs.search.Apart", lambda *_, **__: None)
+    study = optuna.create_study()
+    space = {"optimizer.lr": Real(1e-4, 1e-3, log=True)}
+    moving, standing = study.ask(), study.ask()
+    (tmp_path / "trial-0").mkdir()
+    for attempt in range(1, 7):
+        os.utime(checkpoint_in(tmp_path / "trial-0"), (attempt, attempt))
+        assert start(moving, study, space, [], tmp_path, None) is not None
+    begun = [start(standing, study, space, [], tmp_path, None) is not None for _ in range(4)]
+    assert begun == [True, True, True, False]
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "FAIL"]
+
+
+def checkpoint_in(folder: Path) -> Path:
+    (folder / "last.ckpt").touch()
+    return folder / "last.ckpt"
+
+
+def test_curves_that_are_being_written_or_were_cut(tmp_path: Path) -> None:
+    assert read_curves(tmp_path) == []
+    file = tmp_path / "metrics.csv"
+    for text in ("", "step,val/lo", "step,val/loss\n", "step,val/loss\n1,0.1", "step,val/loss\n1\n", "\0\0\n\0"):
+        file.write_text(text)
+        assert validations(tmp_path) == {}, text
+        assert last_figures(tmp_path) == {}, text
+    file.write_text("step,val/loss,train/loss\n0,,3\n1,0.25,\n2,,\n3,0.1")
+    assert validations(tmp_path) == {1: {"loss": 0.25}}
+    assert last_figures(tmp_path) == {"step": 3, "val/loss": 0.25, "train/loss": 3}
+    for part, loss in ((10, 0.5), (2, 0.75)):
+        (tmp_path / f"metrics-part{part}.csv").write_text(f"step,val/loss\n1,{loss}\n0,{loss}\n")
+    assert [row["val/loss"] for row in read_curves(tmp_path) if row["step"] == 1] == [0.75, 0.5, 0.25], "parts in their order"
+
+
+@pytest.mark.parametrize(("given", "made"), [("[]", ["csv"]), ("[tensorboard]", ["csv", "tensorboard"]), ("[wandb,csv]", ["wandb", "csv"])])
+def test_trials_write_the_curves_that_a_search_reads(given: str, made: list[str], base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever loggers were asked for."""
+    begun: list[str] = []
+
+    def begin(words: list[str], *_: object, **__: object) -> None:
+        begun.extend(words)
+        raise UserError("seen")
+
+    monkeypatch.setattr("lc_bench.runs.search.Apart", begin)
+    monkeypatch.setattr(sys, "argv", ["lc_bench", *base[2:], "run.space={optimizer.lr: log 1e-4 1e-2}", f"logger={given}"])
+    with pytest.raises(SystemExit):
+        main()
+    assert list(compose(*(word for word in begun if not word.startswith("hydra."))).logger) == made
 
 
 def test_forms_of_a_space() -> None:

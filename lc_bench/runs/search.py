@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import check_choice, compose, groups, own_conf_dir
+from ..config import check_choice, choices, compose, groups, own_conf_dir
 from ..errors import UserError, unknown
 from ..ops import stopping
 from .apart import Apart, threads_beside
@@ -107,19 +107,18 @@ def fixed_overrides(cfg: DictConfig, space: Mapping[str, Range]) -> list[str]:
     hydra: Any = HydraConfig.get()
     own = {"run", "output", "sweep", *space, *(f"run.{key}" for key in OWN)}
     words = [word for word in hydra.overrides.task if word.lstrip("+~").partition("=")[0] not in own]
-    loggers = with_csv(cfg, hydra)
+    loggers = with_csv(cfg)
     if loggers:
         words = [word for word in words if word.lstrip("+~").partition("=")[0] != "logger"]
     return ["run=train", *own_overrides(hydra), *words, *loggers, f"run.val_every={val_every(cfg)}"]
 
 
-def with_csv(cfg: DictConfig, hydra: Any) -> list[str]:
+def with_csv(cfg: DictConfig) -> list[str]:
     """What makes trials write metrics.csv, which the search reads, beside the loggers that were chosen."""
-    if "csv" in (cfg.get("logger") or {}):
+    chosen = [str(name) for name in cfg.get("logger") or {}]
+    if "csv" in chosen:
         return []
-    chosen = OmegaConf.select(hydra, "runtime.choices.logger") or []
-    names = [chosen] if isinstance(chosen, str) else list(chosen)
-    return [f"logger=[{','.join(['csv', *names])}]"]
+    return [f"logger=[{','.join(['csv', *(name for name in chosen if name in choices('logger'))])}]"]
 
 
 def val_every(cfg: DictConfig) -> int:
