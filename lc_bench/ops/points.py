@@ -2,8 +2,9 @@
 
 One rule decides everywhere, so that fast and obvious ways agree: squared distances are dx*dx + dy*dy + dz*dz in float64, and among
 equal distances the smaller index comes first. `knn` takes candidates from scipy's k-d tree on a CPU and puts them in this order; rows in
-which the tree's choice was arbitrary (a tie at the last place) are searched in full. Whatever compares all with all does so in pieces
-of bounded size.
+which the tree's choice was arbitrary (a tie at the last place, as a lattice has them everywhere) ask for more, until what comes after
+the tie is among them. Of points on one spot a tree holds those alone that can be asked for. Whatever is made for many rows, or compares
+all with all, comes in pieces of bounded size.
 
 Farthest point sampling: Eldar et al. 1997. Ball query and interpolation: Qi et al. 2017 (PointNet++), arXiv 1706.02413.
 """
@@ -19,7 +20,10 @@ from ..errors import UserError
 
 PIECE = 1 << 18  # distances held at a time: 2 MiB, which stay in the cache
 FEW = 256  # clouds up to this size are searched in full: a tree would take longer
-NEARLY = 1 + 1e-9  # the tree adds squares in another order: distances closer than this may be ties
+NEARLY = 1 + 1e-12  # the tree adds squares in another order: squared distances closer than this may be ties
+HELD = 1 << 19  # candidates, or pairs, of trees that are held at a time
+MORE = 4  # times as many candidates where a row needs others
+MOST = 1 << 12  # candidates of a row, beyond which it is searched in full
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -75,8 +79,7 @@ def knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def nearest(queries: Tensor, points: Tensor) -> Tensor:
     """queries (B, M, 3), points (B, N, 3) -> index (B, M) of a nearest point; of equally near ones, any."""
     if points.device.type == "cpu":
-        found = [cKDTree(p.numpy()).query(q.numpy())[1] for q, p in zip(queries, points, strict=True)]
-        return torch.from_numpy(np.stack(found)).long()
+        return torch.stack([_nearest_by_tree(q, p) for q, p in zip(queries, points, strict=True)])
     return torch.cat([squared_distances(piece, points).argmin(-1) for piece in _pieces(queries, points)], 1)
 
 
@@ -94,26 +97,59 @@ def knn_in_full(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor
     return torch.cat(distances, 1), torch.cat(indices, 1)
 
 
+def _tree(points: Tensor) -> cKDTree:
+    """Quicker to build than a balanced one. Equal points would all lie in one leaf, so there may be few of them."""
+    return cKDTree(points.double().numpy(), balanced_tree=False, compact_nodes=False)
+
+
+def first_of_spots(points: Tensor, most: int) -> Tensor:
+    """points (N, 3) -> indices, rising: of those that lie on one spot the first `most`, all others."""
+    coordinates = points.numpy()
+    order = np.lexsort(coordinates.T)  # stable: by index within a spot
+    ordered = coordinates[order]
+    starts = np.append(True, (ordered[1:] != ordered[:-1]).any(1))
+    place = np.arange(len(order))
+    rank = place - np.maximum.accumulate(np.where(starts, place, 0))
+    return torch.from_numpy(np.sort(order[rank < most]))
+
+
+def _nearest_by_tree(queries: Tensor, points: Tensor) -> Tensor:
+    """One cloud: queries (M, 3), points (N, 3) -> (M,)."""
+    first = first_of_spots(points, 1)
+    return first[torch.from_numpy(_tree(points[first]).query(queries.double().numpy())[1]).long()]
+
+
 def _knn_by_tree(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """One cloud: queries (M, 3), points (N, 3)."""
-    more = min(k + 1, len(points))  # one more than asked tells whether the last place is a tie
-    tree = cKDTree(points.double().numpy(), balanced_tree=False, compact_nodes=False)  # quicker to build; pathological clouds stay correct
-    found = np.asarray(tree.query(queries.double().numpy(), more)[1]).reshape(len(queries), more)
+    first = first_of_spots(points, k)  # others on a spot come after k that are as near
+    queries, points = queries.double(), points[first].double()
+    tree = _tree(points)
+    distance = queries.new_empty(len(queries), k)
+    index = first.new_empty(len(queries), k)
+    left, count = torch.arange(len(queries)), k + 1  # one more than asked tells whether the last place is a tie
+    while len(left):
+        count = min(count, len(points))
+        tied = [left[:0]]
+        for rows in left.split(max(1, HELD // count)):
+            if count > MOST and count > k + 1:
+                far, found = (part[0] for part in knn_in_full(queries[rows][None], points[None], k))
+            else:
+                far, found = _candidates(tree, queries[rows], points, count)
+            distance[rows], index[rows] = far[:, :k], first[found[:, :k]]
+            if k < far.shape[1] < len(points):  # else these are all that there are, or were compared with all
+                tied.append(rows[far[:, -1] <= far[:, k - 1] * NEARLY])
+        left, count = torch.cat(tied), MORE * count
+    return distance, index
+
+
+def _candidates(tree: cKDTree, queries: Tensor, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """queries (M, 3), float64 points (N, 3) of a tree -> of the `count` that it takes for nearest, squared distances and indices, by
+    distance, then index."""
+    found = np.asarray(tree.query(queries.numpy(), count)[1]).reshape(len(queries), count)
     index = torch.from_numpy(found).long().sort(1).values  # then a stable sort by distance leaves equal ones in order
-    difference = (queries.double()[:, None] - points.double()[index]).square()
-    distance = difference[..., 0].add(difference[..., 1]).add(difference[..., 2])
-    distance, order = distance.sort(dim=1, stable=True)
-    index = index.gather(1, order)
-    if more > k:
-        unsure = (distance[:, k] <= distance[:, k - 1] * NEARLY).nonzero().flatten()
-        first = torch.from_numpy(np.sort(np.unique(points.numpy(), axis=0, return_index=True)[1])) if k == 1 and len(unsure) else None
-        if first is not None and len(first) < len(points):  # most ties are points that lie on one spot: the first stands for all
-            distance[unsure, :1], found_first = _knn_by_tree(queries[unsure], points[first], 1)
-            index[unsure, :1] = first[found_first]
-        elif len(unsure):
-            exact = knn_in_full(queries[unsure][None], points[None], k)
-            distance[unsure, :k], index[unsure, :k] = exact[0][0], exact[1][0]
-    return distance[:, :k], index[:, :k]
+    difference = (queries[:, None] - points[index]).square()
+    distance, order = difference[..., 0].add(difference[..., 1]).add(difference[..., 2]).sort(dim=1, stable=True)
+    return distance, index.gather(1, order)
 
 
 @torch.no_grad()
@@ -142,17 +178,27 @@ def ball_query_in_full(centres: Tensor, points: Tensor, radius: float, count: in
 
 def _ball_by_tree(centres: Tensor, points: Tensor, radius: float, count: int) -> Tensor:
     """One cloud: centres (M, 3), points (N, 3)."""
-    trees = (cKDTree(c.double().numpy(), balanced_tree=False, compact_nodes=False) for c in (centres, points))
-    pairs = next(trees).sparse_distance_matrix(next(trees), radius * NEARLY, output_type="ndarray")
+    first = first_of_spots(points, count)  # others on a spot are hit after so many
+    centres, inside = centres.double(), points[first].double()
+    tree = _tree(inside)
+    ends = np.cumsum(tree.query_ball_point(centres.numpy(), radius * NEARLY, return_length=True))
+    pieces = np.bincount(ends // HELD)
+    parts = centres.split(pieces[pieces > 0].tolist())
+    return torch.cat([_hits(tree, part, inside, first, radius, count) for part in parts])
+
+
+def _hits(tree: cKDTree, centres: Tensor, points: Tensor, first: Tensor, radius: float, count: int) -> Tensor:
+    """As `ball_query` has them, of float64 centres (M, 3) and points (N, 3) of a tree, whose indices are in `first`."""
+    pairs = _tree(centres).sparse_distance_matrix(tree, radius * NEARLY, output_type="ndarray")
     centre, point = (torch.from_numpy(pairs[key].copy()) for key in ("i", "j"))
-    difference = (centres.double()[centre] - points.double()[point]).square()
+    difference = (centres[centre] - points[point]).square()
     inside = difference[:, 0].add(difference[:, 1]).add(difference[:, 2]) < radius * radius
     key = (centre[inside] * len(points) + point[inside]).sort().values
     centre, point = key // len(points), key % len(points)
     hits = centre.bincount(minlength=len(centres))
     start = hits.cumsum(0) - hits
     place = torch.arange(count).expand(len(centres), count)
-    padded = torch.cat([point, point.new_zeros(1)])  # its end stands in where a centre has no hit at all
+    padded = torch.cat([first[point], point.new_zeros(1)])  # its end stands in where a centre has no hit at all
     chosen = padded[(start[:, None] + torch.where(place < hits[:, None], place, 0)).clamp_max(len(point))]
     return torch.where(hits[:, None] > 0, chosen, 0)
 

@@ -122,3 +122,77 @@ def test_nearest_among_points_on_one_spot() -> None:
     found, expected = ops.knn(queries[None], points[None], 1), ops.knn_in_full(queries[None], points[None], 1)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
+
+
+def lattice(*sides: int) -> Tensor:
+    """Points of whole numbers, shuffled: (product of sides, 3)."""
+    points = torch.cartesian_prod(*(torch.arange(side).float() for side in sides))
+    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(len(points)))]
+
+
+def clump_and_outliers() -> Tensor:
+    draw = torch.Generator().manual_seed(6)
+    return torch.cat([torch.randn(3000, 3, generator=draw) * 1e-3, torch.randn(20, 3, generator=draw) * 1e5])
+
+
+@pytest.mark.parametrize(
+    "cloud",
+    [
+        lattice(14, 14, 14),
+        lattice(55, 55, 1),
+        lattice(3000, 1, 1),
+        lattice(6, 5, 7).repeat(9, 1),
+        torch.ones(3000, 3),
+        clump_and_outliers(),
+    ],
+    ids=["lattice", "plane", "line", "spots of nine", "one spot", "clump"],
+)
+@pytest.mark.parametrize("k", [1, 2, 16])
+def test_ties_are_settled_among_few(cloud: Tensor, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties at the last place are everywhere here; comparing all with all takes gigabytes for 20,000 such points."""
+    queries = torch.cat([cloud, cloud[::3] + 0.5])
+    asked = torch.arange(0, len(queries), 37)
+    expected = ops.knn_in_full(queries[None, asked], cloud[None], k)
+    monkeypatch.setattr(ops, "knn_in_full", None)
+    monkeypatch.setattr(ops, "HELD", 1 << 14)
+    largest = 0
+    plain = ops._candidates
+
+    def watched(tree: object, some: Tensor, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        nonlocal largest
+        largest = max(largest, len(some) * count)
+        return plain(tree, some, points, count)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ops, "_candidates", watched)
+    for found, wanted in zip(ops.knn(queries[None], cloud[None], k), expected, strict=True):
+        assert torch.equal(found[:, asked], wanted)
+    assert largest <= 1 << 14
+
+
+def test_a_tie_of_very_many_is_settled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All points on a sphere about the query: the first of them are the nearest."""
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+    corners = torch.tensor([[3.0, 4.0, 12.0], [4.0, 3.0, 12.0], [12.0, 3.0, 4.0], [12.0, 4.0, 3.0], [4.0, 12.0, 3.0], [3.0, 12.0, 4.0]])
+    sphere = (signs[:, None] * corners).flatten(0, 1)
+    cloud = torch.cat([sphere, torch.full((300, 3), 50.0)])
+    monkeypatch.setattr(ops, "MOST", 16)  # below what it takes to see past the tie
+    distance, index = ops.knn(torch.zeros(1, 1, 3), cloud[None], 5)
+    assert index.tolist() == [[[0, 1, 2, 3, 4]]]
+    assert distance.unique().tolist() == [169.0]
+
+
+def test_balls_full_of_points_are_searched_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = lattice(12, 12, 12)[None]
+    expected = ops.ball_query_in_full(cloud[:, :50], cloud, 30.0, 4)
+    monkeypatch.setattr(ops, "HELD", 1 << 12)
+    largest = 0
+    plain = ops._hits
+
+    def watched(tree: object, centres: Tensor, *others: object) -> Tensor:
+        nonlocal largest
+        largest = max(largest, len(centres) * cloud.shape[1])
+        return plain(tree, centres, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ops, "_hits", watched)
+    assert torch.equal(ops.ball_query(cloud[:, :50], cloud, 30.0, 4), expected)
+    assert largest <= (1 << 12) + cloud.shape[1]
