@@ -2,12 +2,14 @@
 
 YAML wires, Python computes: besides Hydra's own interpolation there are four resolvers. `${by_quality:a,b,...}` picks the
 entry of the chosen quality (1 is the first; of a model of variable rate the last), `${by_level:a,b,...}` does too, but gives
-a model of variable rate the whole list; `${scaled:n,a,b}` is n * a // b, `${sum:a,b,...}` adds.
+a model of variable rate one value for each of its levels, from the first to the last; `${scaled:n,a,b}` is n * a // b,
+`${sum:a,b,...}` adds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -47,7 +49,25 @@ def _by_quality(*values: Any, _root_: DictConfig) -> Any:
 
 
 def _by_level(*values: Any, _root_: DictConfig) -> Any:
-    return list(values) if is_variable(_root_) else _by_quality(*values, _root_=_root_)
+    if not is_variable(_root_):
+        return _by_quality(*values, _root_=_root_)
+    levels = _root_.model.levels
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+        raise UserError(f"model.levels={levels}: a model of variable rate has 2 levels or more")
+    return spread_over(values, levels)
+
+
+def spread_over(values: Sequence[float], levels: int) -> list[float]:
+    """So many values from the first to the last, between them interpolated in the logarithm; as many as there are: as they are."""
+    if levels == len(values):
+        return list(values)
+    spread = [float(values[0])]
+    for level in range(1, levels):
+        place = level * (len(values) - 1) / (levels - 1)
+        below = min(int(place), len(values) - 2)
+        part = place - below
+        spread.append(math.exp((1 - part) * math.log(values[below]) + part * math.log(values[below + 1])))
+    return spread
 
 
 NAMED_FIRST = ("model", "data", "rate", "quality")  # a job's folder is named by these where they are given, swept or not

@@ -26,11 +26,16 @@ MEDIAN_EVERY = 100  # steps, when training with rounding
 def hold_then_decay(optimizer: torch.optim.Optimizer, steps: int, decay: int, warmup: int = 0) -> torch.optim.lr_scheduler.LRScheduler:
     """Linear warm-up, a constant rate, and over the last `decay` of `steps` a straight line to (almost) zero.
 
-    A run that is to go on longer resumes from a checkpoint before its decay, with more steps: nothing else changes.
+    A run that is to go on longer resumes from a checkpoint before its decay, with more steps: nothing else changes. In a run that
+    is shorter than warm-up and decay together, both are shortened alike, so that it reaches the full rate all the same.
     """
+    if min(decay, warmup) < 0:
+        raise UserError(f"scheduler.decay={decay}, scheduler.warmup={warmup}: numbers of steps, 0 or more")
+    if warmup + decay > steps:
+        warmup, decay = (part * max(steps, 0) // (warmup + decay) for part in (warmup, decay))
 
     def factor(step: int) -> float:
-        return min(1.0, (step + 1) / (warmup + 1), max(0.0, steps - step) / decay)
+        return min(1.0, (step + 1) / (warmup + 1), max(0.0, steps - step) / max(decay, 1))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -57,6 +62,12 @@ class Task(pl.LightningModule):
         output: str = ".",
     ) -> None:
         super().__init__()
+        lmbdas = getattr(loss, "lmbdas", None)
+        if model.variable and model.ladder is not None and lmbdas is not None and len(lmbdas) != model.ladder.levels:
+            raise UserError(
+                f"rate.lmbda has {len(lmbdas)} values, the model {model.ladder.levels} levels: give one for each, as in "
+                "rate.lmbda=[0.002,0.01,0.05], or leave it out"
+            )
         self.model = model
         self.loss = loss
         self.make_optimizer = optimizer

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import small
+from conftest import CLOUD_MODELS, small
 from torch import Tensor
 
 import lc_bench
+from lc_bench.api import build_from
 from lc_bench.codecs.checkerboard import checkerboard
 from lc_bench.coding.container import Header, pack, unpack
-from lc_bench.coding.tapes import RateTape
-from lc_bench.config import compose, qualities_of
+from lc_bench.coding.frozen import STEPS_KEPT
+from lc_bench.coding.tapes import QUANTISERS, RateTape
+from lc_bench.config import compose, qualities_of, spread_over
 from lc_bench.entropy import GaussianPrior
 from lc_bench.errors import StreamError, UserError
 from lc_bench.layers.block_transform import block_basis, dct_matrix
 from lc_bench.losses import RateDistortion
 from lc_bench.models import Ladder, TransformCode, weights
-from lc_bench.task import hold_then_decay
+from lc_bench.task import Task, hold_then_decay
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +188,109 @@ def test_hold_then_decay() -> None:
     assert rates[10:61] == [1.0] * 51
     assert rates[80] == pytest.approx(0.5)
     assert 0 < rates[-1] < 0.03
+
+
+def variable(name: str, *settings: str) -> TransformCode:
+    """A small model with the trait."""
+    keys = [f"model.{key}={value}" for key, value in small(name).items()]
+    return build_from(compose(f"model={name}", "+model/trait@model=variable_rate", "quality=3", *keys, *settings))
+
+
+@pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018-mean-gmm", "cheng2020-anchor", "elic2022-official"])
+def test_the_trait_makes_any_model_variable(name: str, image: Tensor) -> None:
+    """It trains, every parameter has its share, and what it writes is what evaluation says."""
+    model = variable(name).train()
+    with torch.no_grad():
+        [p for p in model.g_a.parameters() if p.ndim == 4][-1].mul_(60)
+    for model.quantiser in QUANTISERS:
+        out = model(image, torch.tensor([0.5, 6.0]))
+        (sum(bits.sum() for bits in out.bits.values()) + out.x_hat.sum()).backward()
+    assert not [key for key, p in model.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())]
+    model.eval()
+    with torch.no_grad():
+        expected = model(image[:1], 5.5)
+    coded = model.encode(image[:1], level=5.5)
+    assert torch.allclose(lc_bench.decompress(model, coded.streams), expected.x_hat.clamp(0, 1), atol=1e-3)
+    if name == "bmshj2018-factorized":
+        assert coded.bits["y"].item() == pytest.approx(expected.bits["y"].item(), rel=0.05)
+
+
+def test_a_trained_mixture_at_variable_rate(image: Tensor) -> None:
+    model = variable("mbt2018-mean-gmm").train()
+    with torch.no_grad():
+        [p for p in model.g_a.parameters() if p.ndim == 4][-1].mul_(60)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(12):
+        torch.manual_seed(step)
+        bits = torch.stack([b.mean() for b in model(image, torch.tensor([7.0, 7.0 * (step % 2)])).bits.values()]).sum()
+        optimizer.zero_grad()
+        bits.backward()
+        optimizer.step()
+    model.eval()
+    for level in (0, 3.5, 7):
+        with torch.no_grad():
+            expected = model(image[:1], level)
+        coded = model.encode(image[:1], level=level)
+        assert torch.allclose(lc_bench.decompress(model, coded.streams), expected.x_hat.clamp(0, 1), atol=1e-3)
+
+
+def test_what_has_no_levels_says_so() -> None:
+    with pytest.raises(UserError, match="models of clouds have one rate"):
+        variable(CLOUD_MODELS[0])
+    with pytest.raises(UserError, match="no hyper-latent z"):
+        variable("bmshj2018-factorized", "model.vr_entbttlnck=true")
+
+
+def test_ladder_and_loss_have_as_many_levels() -> None:
+    """Lambdas are spread over the levels that there are, from the first to the last; other numbers of them are refused."""
+    for name, levels in (("lite", 4), ("mbt2018-mean-vbr", 12), ("cui2021-gained", 2)):
+        cfg = compose(f"model={name}", f"model.levels={levels}", "quality=1")
+        lmbdas = list(cfg.rate.lmbda)
+        assert len(lmbdas) == levels == cfg.model.qualities
+        assert (lmbdas[0], lmbdas[-1]) == pytest.approx((0.0018, 0.18))
+        assert lmbdas == sorted(lmbdas)
+        cfg.quality = "all"
+        assert qualities_of(cfg) == list(range(1, levels + 1))
+    assert list(compose("model=lite").rate.lmbda) == [0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800]
+    assert spread_over([1.0, 2.0, 8.0], 5) == pytest.approx([1, 2**0.5, 2, 4, 8])
+    for levels in (1, -3, 2.5, True):
+        with pytest.raises(UserError, match="2 levels or more"):
+            Ladder(levels, (1.0, 2.0))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="2 levels or more"):
+        lc_bench.build("lite", levels=1)
+    model = lc_bench.build("lite", **small("lite"), levels=4)
+    optimizer = functools.partial(torch.optim.Adam, lr=1e-4)
+    for lmbda in ([0.01, 0.02], [0.01] * 8, 0.01):
+        with pytest.raises(UserError, match="the model 4 levels"):
+            Task(model, RateDistortion("mse", lmbda), optimizer)
+    Task(model, RateDistortion("mse", [0.01, 0.02, 0.04, 0.08]), optimizer)
+
+
+def test_a_short_run_reaches_its_rate_and_leaves_it() -> None:
+    """Warm-up and decay of a long run, shortened."""
+    for steps in (1, 7, 100, 1000):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = hold_then_decay(optimizer, steps, decay=20000, warmup=200)
+        rates = []
+        for _ in range(steps):
+            rates.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        assert max(rates) > 0.98
+        assert rates[-1] <= max(1.5 / steps, 0.02) or steps == 1
+    with pytest.raises(UserError, match="scheduler.decay=-1"):
+        hold_then_decay(optimizer, 10, decay=-1)
+    assert hold_then_decay(optimizer, 10, decay=0).get_last_lr() == [1.0]
+
+
+def test_tables_of_steps_are_few(image: Tensor) -> None:
+    """Every level's z has tables of its own; a stream may name any, and they must not pile up."""
+    model = lc_bench.build("mbt2018-mean-vbr", **small("mbt2018-mean-vbr"), vr_entbttlnck="true")
+    streams = [lc_bench.compress(model, image[:1], level / 2)[0] for level in range(4)]
+    decoded = [lc_bench.decompress(model, [stream]) for stream in streams]
+    kept = {id(family) for family in model.frozen._of_steps}
+    assert len(kept) == STEPS_KEPT
+    assert torch.equal(decoded[3], lc_bench.decompress(model, [streams[3]]))
+    again = next(reversed(model.frozen._of_steps.values()))
+    lc_bench.decompress(model, [streams[3]])
+    assert next(reversed(model.frozen._of_steps.values())) is again  # found, not made

@@ -18,6 +18,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.prior = prior
         self.name = name
+        prior.unit_bins = name == "z"
 
     def forward(self, tape: Tape, y: Tensor) -> Tensor:
         return tape.code(self.name, y, self.prior)

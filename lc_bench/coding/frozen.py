@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from .container import Identity
 from .exact import NoExactForm, exact_form
 from .tables import Tables
+
+STEPS_KEPT = 2  # of a latent of variable step, whose tables take tens of MiB for each: a stream's header says which
 
 
 def weights_digest(model: nn.Module) -> bytes:
@@ -67,6 +70,8 @@ class Frozen:
         self.fingerprint = fingerprint(model)
         self.device = next(model.parameters()).device
         self._tables: dict[HasTables, Tables] = {}
+        self._of_steps: dict[HasTables, Tables] = {}  # the latest last
+        self._lock = threading.Lock()
         self._exact: dict[nn.Module, nn.Module] = {}
         self._meta: dict[nn.Module, nn.Module] = {}
         self._shapes: dict[tuple[nn.Module, tuple[int, ...]], torch.Size] = {}
@@ -82,9 +87,14 @@ class Frozen:
 
     def tables(self, family: HasTables) -> Tables:
         """Probability tables of a prior's family, on the model's device."""
-        if family not in self._tables:  # of a step that a level asks for
-            self._tables[family] = family.make_tables().to(self.device)
-        return self._tables[family]
+        if family in self._tables:
+            return self._tables[family]
+        with self._lock:  # of a step that a level asks for
+            found = self._of_steps.pop(family, None) or family.make_tables().to(self.device)
+            self._of_steps[family] = found
+            while len(self._of_steps) > STEPS_KEPT:
+                self._of_steps.pop(next(iter(self._of_steps)))
+            return found
 
     def exact(self, net: nn.Module) -> nn.Module:
         """The network in exact arithmetic, or, where it has none, a float64 copy; `inexact` then says why."""

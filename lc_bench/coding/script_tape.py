@@ -16,6 +16,7 @@ from . import seal
 from .frozen import Frozen
 from .layout import SHAPES
 from .scripted import close_segment, compiled, open_segment, read_chunk, tensors_of
+from .tables import Tables
 from .tapes import FIXED, DecodeTape, Prior, Rung
 
 
@@ -30,7 +31,7 @@ class ScriptTape(DecodeTape):
         self.segments = segments
         self.sealed = sealed
         self.readers: dict[str, list[Tensor]] = {}
-        self.lists: dict[int, list[Tensor]] = {}  # of tables, which Frozen keeps alive
+        self.lists: dict[int, tuple[Tables, list[Tensor]]] = {}  # by id of the tables, which have to live as long
 
     def code(self, name: str, y: Tensor, prior: Prior) -> Tensor:
         y, prior = self.rung.scaled(name, y.double(), prior)
@@ -48,8 +49,8 @@ class ScriptTape(DecodeTape):
                 own = torch.cat([own, self.carried()])
             self.readers[name] = compiled(open_segment)(own, torch.tensor(SHAPES))
         if id(tables) not in self.lists:
-            self.lists[id(tables)] = tensors_of(tables)
-        symbols, *self.readers[name] = compiled(read_chunk)(index, self.lists[id(tables)], self.readers[name])
+            self.lists[id(tables)] = tables, tensors_of(tables)
+        symbols, *self.readers[name] = compiled(read_chunk)(index, self.lists[id(tables)][1], self.readers[name])
         self.sealed = (self.sealed + seal.of_symbols(symbols.view(1, -1), self.place)) & seal.MASK
         self.place += int(symbols.numel())
         return symbols.view(y.shape)

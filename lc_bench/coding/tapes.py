@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StreamError, UserError, unknown
-from ..ops.bounds import lower_bound
 from ..ops.quantise import add_noise, round_straight_through
 from . import seal, segment
 from .frozen import Frozen
@@ -32,6 +31,11 @@ class Prior(Protocol):
     @property
     def mean(self) -> Tensor | None:
         """Quantisation is to the integers about it."""
+        ...
+
+    @property
+    def width(self) -> Tensor | None:
+        """Scale of each element, by which reconstruction offsets go; None where an element has not one."""
         ...
 
     def bits(self, y: Tensor) -> Tensor:
@@ -83,9 +87,9 @@ class Rung:
         step = self.step(name, y_hat)
         if step is None:
             return y_hat
-        if name in self.offsets:
+        if name in self.offsets and prior.width is not None:
             symbols = y_hat if prior.mean is None else y_hat - prior.mean
-            y_hat = y_hat + self.offsets[name](symbols, lower_bound(prior.scale, prior.family.scale_min), step)
+            y_hat = y_hat + self.offsets[name](symbols, prior.width, step)
         return y_hat * step
 
     def tell(self, x: Tensor) -> Tensor:
@@ -139,8 +143,8 @@ class RateTape:
 
     @property
     def parallel(self) -> bool:
-        """Whether a context model may see the whole quantised latent at once, before its means are known."""
-        return self.training and not self.rung.steps
+        """Whether a context model may see the whole quantised latent at once, before its means are known: noise needs none of them."""
+        return self.training and self.quantiser == "noise" and not self.rung.steps
 
     def side(self, analysis: nn.Module, y: Tensor) -> Tensor:
         """analysis(y), which only the sender can compute."""

@@ -46,6 +46,7 @@ class FactorizedPrior(Rounding, nn.Module):
                 self.factors.append(nn.Parameter(torch.zeros(channels, after, 1)))
         self.register_buffer("median", torch.zeros(channels))
         self._median_is_stale = True
+        self.unit_bins = False  # evaluation counts bins of width one whatever the step is
 
     @property
     def family(self) -> FactorizedPrior:
@@ -155,10 +156,11 @@ class FactorizedOver(Rounding):
         return self.prior.mean / self.step
 
     def bits(self, y: Tensor) -> Tensor:
-        """Training counts the bins as they are. Evaluation counts bins of width one, as the reference implementation does (it
-        hands the step to an argument of another meaning), to be comparable with it; streams have the tables of the true bins.
+        """Of the bins as they are; but for a hyper-latent evaluation counts bins of width one, as the reference implementation does
+        (it hands the step to an argument of another meaning), to be comparable with it. Streams have the tables of the true bins.
         """
-        return self.prior.bits(y * self.step, self.step if self.prior.training else 1.0)
+        in_units = self.prior.unit_bins and not self.prior.training
+        return self.prior.bits(y * self.step, 1.0 if in_units else self.step)
 
     def index(self, shape: torch.Size) -> Tensor:
         return self.prior.index(shape)

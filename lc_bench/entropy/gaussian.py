@@ -105,6 +105,10 @@ class Gaussian(Rounding):
     scale: Tensor
     mean: Tensor | None = None
 
+    @property
+    def width(self) -> Tensor:
+        return lower_bound(self.scale, self.family.scale_min)
+
     def over(self, step: Tensor) -> Gaussian:
         """The distribution of y / step."""
         return Gaussian(self.family, self.scale / step, None if self.mean is None else self.mean / step)
@@ -125,7 +129,7 @@ class Gaussian(Rounding):
     def likelihood(self, y: Tensor) -> Tensor:
         """Mass of the bin of width one about y."""
         distance = (y if self.mean is None else y - self.mean).abs()
-        width = lower_bound(self.scale, self.family.scale_min) * math.sqrt(2)
+        width = self.width * math.sqrt(2)
         upper = torch.erfc((distance - 0.5) / width)
         lower = torch.erfc((distance + 0.5) / width)
         return 0.5 * (upper - lower)

@@ -10,6 +10,11 @@ class Rounding:
 
     mean: Tensor | None
 
+    @property
+    def width(self) -> Tensor | None:
+        """Scale of each element, by which reconstruction offsets go; None where an element has not one."""
+        return None
+
     def symbols(self, y: Tensor) -> Tensor:
         """Whole numbers away from the mean."""
         return y.round() if self.mean is None else (y - self.mean).round()

@@ -26,7 +26,18 @@ class PointCode(TransformCode):
     """g_a, g_s: an analysis and a synthesis as lc_bench.layers.pointnet has them; smallest: number of points;
     points: how many it is made for."""
 
-    def __init__(self, g_a: nn.Module, g_s: nn.Module, codec: nn.Module, points: int, smallest: int = 1, channels: int = 3) -> None:
+    def __init__(
+        self,
+        g_a: nn.Module,
+        g_s: nn.Module,
+        codec: nn.Module,
+        points: int,
+        smallest: int = 1,
+        channels: int = 3,
+        ladder: nn.Module | None = None,
+    ) -> None:
+        if ladder is not None:
+            raise UserError("model/trait=variable_rate: models of clouds have one rate, only those of images have levels; leave it out")
         super().__init__(g_a, g_s, codec, pad_to=1, channels=channels)
         self.points = points
         self.smallest = smallest

@@ -51,6 +51,8 @@ class TransformCode(nn.Module):
         self.pad_to = pad_to
         self.channels = channels
         self.ladder = ladder
+        if ladder is not None:
+            ladder.suit(codec)
         self.level = 0.0  # where no other is asked for; of a model of variable rate
         self.stage = 2  # 1: trains the same layers at a fixed rate, before the ladder's turn
         self.quantiser = "noise"

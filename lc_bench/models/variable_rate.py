@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..codecs import Bottleneck
 from ..coding.exact import exact_form
 from ..coding.tapes import Rung
+from ..entropy import FactorizedPrior, GaussianMixturePrior
 from ..errors import UserError
 from ..ops import decimals
 from ..ops.bounds import lower_bound
@@ -28,13 +30,16 @@ SMALLEST_Z_STEP = 0.5
 class Ladder(nn.Module):
     """steps: the first and the last level's width of y's quantiser, between which training starts; None: the codec has gains.
 
-    tell: networks see the level; offsets: learn where in its bin a value is restored; z_step: z's quantiser widens too.
+    tell: networks see the level; offsets: learn where in its bin a value is restored, if its prior has a scale; z_step: z's quantiser
+    widens too.
     """
 
     def __init__(
         self, levels: int, steps: tuple[float, float] | None, tell: bool = False, offsets: bool = False, z_step: bool = False
     ) -> None:
         super().__init__()
+        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+            raise UserError(f"levels={levels}: a model of variable rate has 2 levels or more")
         self.levels = levels
         self.log_step = None
         if steps is not None:
@@ -43,6 +48,21 @@ class Ladder(nn.Module):
         self.tell = tell
         self.offset_net = _perceptron(2, 12) if offsets else None
         self.z_net = _perceptron(1, 10) if z_step else None
+
+    def suit(self, codec: nn.Module) -> None:
+        """Leave out offsets where no latent has a scale to find them by, as under factorized priors and mixtures.
+
+        UserError for a step of z without a z.
+        """
+        mixtures = [m for m in codec.modules() if isinstance(m, GaussianMixturePrior)]
+        without = {m for mixture in mixtures for m in mixture.modules()}
+        without |= {m for m in codec.modules() if isinstance(m, FactorizedPrior)}
+        priors = [m for m in codec.modules() if hasattr(m, "make_tables")]
+        if all(prior in without for prior in priors):
+            self.offset_net = None
+        names = {m.name for m in codec.modules() if isinstance(m, Bottleneck)}
+        if self.z_net is not None and names and "z" not in names:
+            raise UserError("model.vr_entbttlnck=true: the model has no hyper-latent z whose step could vary; leave it out")
 
     def check(self, level: Tensor) -> None:
         """UserError for levels below 0 or above the last."""
