@@ -14,6 +14,7 @@ from .config import choices, conf_dir, explain, groups, own_conf_dir
 from .errors import UserError, unknown
 from .ops import stopping
 from .ops.notices import hide_known
+from .runs import folders
 from .runs.apart import end_with_parent, leave_cause
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
 
@@ -49,7 +50,8 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
         import torch
 
         torch.set_num_threads(cfg.threads)
-    return get_method(cfg.run._target_)(cfg)
+    with folders.occupied(cfg):
+        return get_method(cfg.run._target_)(cfg)
 
 
 def main() -> None:
@@ -61,8 +63,11 @@ def main() -> None:
     folder = conf_dir()
     if not folder.is_dir():
         sys.exit(f"{folder}: the configuration is missing from this installation; install lc_bench again")
-    with stopping.listening():
-        code = command(folder)
+    try:
+        with stopping.listening():
+            code = command(folder)
+    finally:
+        folders.remove_stubs()
     if code:
         sys.exit(code)
 

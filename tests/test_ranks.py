@@ -225,3 +225,29 @@ def test_ranks_that_were_asked_to_end_are_no_failure(tmp_path: Path) -> None:
 def test_wrong_numbers_of_processes_are_told(keys: dict[str, object], told: str) -> None:
     with pytest.raises(UserError, match=told):
         ranks.launch(gathering, config(**keys))
+
+
+def processes(cfg: DictConfig) -> str:
+    return "one of several" if ranks.started_elsewhere() else "alone"
+
+
+def test_slurm_without_srun_starts_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(ranks, "_spawn", lambda body, cfg, count: f"{count} started")
+    assert ranks.launch(processes, config()) == "2 started"
+    assert ranks.launch(processes, config(devices=1)) == "alone"
+
+
+@pytest.mark.parametrize("starter", ["srun", "torchrun"])
+def test_another_number_of_processes_than_was_asked_for_is_told(starter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would train side by side, each for itself, in one folder."""
+    names = {"srun": ("SLURM_STEP_ID", "SLURM_NTASKS"), "torchrun": ("TORCHELASTIC_RUN_ID", "WORLD_SIZE")}[starter]
+    monkeypatch.setenv(names[0], "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    for started, devices in (("1", 2), ("4", 2), ("2", 1)):
+        monkeypatch.setenv(names[1], started)
+        with pytest.raises(UserError, match=f"trainer.devices={devices} .*{starter} started {started}"):
+            ranks.launch(processes, config(devices=devices))
+    monkeypatch.setenv(names[1], "2")
+    assert ranks.launch(processes, config()) == "one of several"

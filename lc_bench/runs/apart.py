@@ -32,7 +32,8 @@ class Apart:
         self.folder, self.log = folder, log
         (folder / FAILURE).unlink(missing_ok=True)
         environment = {"PYTHONFAULTHANDLER": "1", **os.environ, "LC_BENCH_JOB": str(folder.resolve())}
-        environment.pop("LC_BENCH_SWEEP", None)
+        for name in ("LC_BENCH_SWEEP", "SLURM_STEP_ID"):  # it is neither a launcher's worker nor a task of srun
+            environment.pop(name, None)
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
         out = open(log, "ab") if log else None  # noqa: SIM115 - the process keeps it

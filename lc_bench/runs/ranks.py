@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
 import socket
 import sys
@@ -64,7 +63,11 @@ class Ranks:
 
 def launch(body: Callable[[DictConfig], T], cfg: DictConfig) -> T:
     """body(cfg) in as many processes as the configuration asks for; what the first of them returns. body: of a module, not local."""
-    if started_elsewhere() or is_one(cfg.trainer):
+    leave_slurm_without_srun()
+    if started_elsewhere():
+        check_number(cfg.trainer)
+        return body(cfg)
+    if is_one(cfg.trainer):
         return body(cfg)
     if cfg.trainer.get("num_nodes", 1) > 1:
         raise UserError(
@@ -87,8 +90,6 @@ def join(cfg: DictConfig) -> Ranks:
         logging.getLogger().setLevel(logging.WARNING)  # one of them tells what all do
     own = str(cfg.output)
     cfg.output = fabric.broadcast(own)
-    if own != cfg.output and [path.name for path in Path(own).glob("*")] == [".hydra"]:
-        shutil.rmtree(own)
     return Ranks(fabric.device, fabric.global_rank, fabric.world_size)
 
 
@@ -110,6 +111,29 @@ def started_elsewhere() -> bool:
     from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
     return TorchElasticEnvironment.detect() or SLURMEnvironment.detect() or LightningEnvironment().creates_processes_externally
+
+
+def leave_slurm_without_srun() -> None:
+    """In a batch script, or a process that a task of srun started, this is no task: Lightning is not to take it for one of several."""
+    if "SLURM_STEP_ID" not in os.environ:
+        os.environ.pop("SLURM_NTASKS", None)
+
+
+def check_number(trainer: DictConfig) -> None:
+    """UserError where torchrun or srun started another number of processes than the configuration says; they would train apart."""
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    found = int(os.environ.get("WORLD_SIZE" if by_torchrun else "SLURM_NTASKS", "0"))
+    nodes = int(trainer.get("num_nodes", 1))
+    devices = device_count(trainer)
+    if found and found != devices * nodes:
+        starter = "torchrun" if by_torchrun else "srun"
+        raise UserError(
+            f"trainer.devices={trainer.get('devices', 1)} on {nodes} node(s) is {devices * nodes} process(es), "
+            f"but {starter} started {found}: "
+            f"give trainer=ddp (or ddp_cpu), trainer.devices and trainer.num_nodes that make {found}, or start another number"
+        )
+    if found and not by_torchrun:
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(devices))  # where srun was told --ntasks, Lightning misses it
 
 
 def is_one(trainer: DictConfig) -> bool:

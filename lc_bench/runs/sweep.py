@@ -22,11 +22,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from ..config import given_in, job_folder
 from ..errors import UserError
 from ..ops import stopping
+from . import folders
 from .apart import Apart, threads_beside
 
 STATUS, LOCK, LOG = ".status.json", ".lock", "output.log"
 STOP = ".stop"  # in the sweep's folder: jobs are to end, and none is to start
-UNRELATED = ("sweep", "threads", "output", "logger")  # keys that move no result
+UNRELATED = ("sweep", "threads", "output", "overwrite", "logger")  # keys that move no result
 HELD_FOR = 90  # seconds to wait for what an interrupted sweep left behind; more than apart.PATIENCE
 # Settings of Hydra's that are the sweep's own and not those of a job's process.
 OURS = (
@@ -133,7 +134,9 @@ def run_apart(status: Status, folder: Path, arguments: list[str], lock: int, in_
 
 def arguments_of(cfg: DictConfig, hydra: DictConfig, folder: Path, told: Mapping[str, str]) -> list[str]:
     """The command line of a job's process: what the sweep says of it, its folder, and to go on where it stood."""
-    resume = ["run.resume=auto"] if "resume" in cfg.run and "run.resume" not in told else []
+    resume = []
+    if "resume" in cfg.run:  # where the user says from what, the job's own folder is begun anew
+        resume = ["overwrite=true"] if "run.resume" in told else ["run.resume=auto"]
     return [*own_overrides(hydra), *hydra.overrides.task, *resume, f"hydra.run.dir={quoted(folder)}"]
 
 
@@ -255,7 +258,7 @@ def for_jobs_only(arguments: Sequence[str], known_groups: Sequence[str]) -> list
 
 
 class Planner:
-    """Hydra's callback: before anything is launched, see what there is to do and tell the jobs what they share."""
+    """Hydra's callback: before a run begins, find its folder; before a sweep does, see what there is to do and what jobs share."""
 
     current: Plan | None = None
 
@@ -273,11 +276,19 @@ class Planner:
             return  # the sweeper, whose turn is next, says what is wrong
         swept = [str(o.key_or_group) for o in parsed if o.is_sweep_override() and len(list(o.sweep_string_iterator())) > 1]
         folder = Path(config.hydra.sweep.dir)
+        if not any(folders.is_given(config, key) for key in ("sweep", "hydra.sweep.dir")):
+            folder = folders.new_folder(folder)
+            with read_write(config.hydra):
+                config.hydra.sweep.dir = str(folder)
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
         Planner.current = Plan(folder, {job_folder(overrides, swept): list(overrides) for overrides in chosen})
         (folder / STOP).unlink(missing_ok=True)
         shared = {"LC_BENCH_SWEEP": ",".join(swept) or "-", **threads_of(config, len(chosen))}
         with read_write(config):
             config.hydra.overrides.hydra.extend([f"+hydra.job.env_set.{k}={quoted(v)}" for k, v in shared.items()])
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        folders.place(config)
 
     def __getattr__(self, name: str) -> Any:
         """Hydra calls every hook of a callback; the others do nothing here."""
