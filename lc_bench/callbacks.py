@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
 
 from .models import weights
 from .ops import stopping
+from .ops.progress import Pace, rate_and_rest
 from .task import Task
+
+log = logging.getLogger(__name__)
 
 
 class Progress(RichProgressBar):
@@ -27,6 +33,44 @@ class Progress(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Without the name of a logger's version, which says nothing here."""
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}  # type: ignore[return-value]
+
+    @property
+    def total_train_batches(self) -> int:
+        """Steps of the whole run, of a resumed one too."""
+        return self.trainer.max_steps
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._update(self.train_progress_bar_id, trainer.global_step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.global_step - 1)
+
+
+class ProgressLines(pl.Callback):
+    """Where nobody sees a bar: a line at the first step, then every so often, and at the last."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.pace = Pace()
+        self.first_step, self.began = trainer.global_step, time.monotonic()
+        self.told_at = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        at_an_end = step in (self.first_step + 1, trainer.max_steps)
+        if not trainer.is_global_zero or step == self.told_at or not (at_an_end or self.pace.is_due()):
+            return
+        self.told_at = step
+        figures = [(name, trainer.callback_metrics.get(f"train/{name}")) for name in ("loss", "bpp", "psnr")]
+        told = "".join(f", {name} {float(value):.4g}" for name, value in figures if value is not None)
+        rest = rate_and_rest(step - self.first_step, time.monotonic() - self.began, trainer.max_steps - step, "steps")
+        log.info(f"step {step} of {trainer.max_steps}{told}, {rest}")
+
+
+def progress_of_training() -> pl.Callback:
+    """A bar in a terminal, else lines."""
+    console = Console()
+    return Progress() if console.is_terminal or console.is_jupyter else ProgressLines()
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..ops import fetch
 from ..ops.paths import data_root
+from ..ops.progress import progress
 from .obtain import agree
 from .sets import ImageSet
 
@@ -69,7 +70,6 @@ def _listed(file: Path) -> list[str]:
 
 def _bring(root: Path, images: list[str], address: str, advice: str) -> set[str]:
     """Download what is not there; what the server does not have."""
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
     def one(image: str) -> str | None:
@@ -85,11 +85,11 @@ def _bring(root: Path, images: list[str], address: str, advice: str) -> set[str]
 
     gone: set[str] = set()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
-        task = progress.add_task("images", total=len(images))
+    with progress(*columns, unit="images") as bars, ThreadPoolExecutor(AT_ONCE) as pool:
+        task = bars.add_task("Open Images", total=len(images))
         try:
             for missing in pool.map(one, images):
-                progress.advance(task)
+                bars.advance(task)
                 if missing:
                     gone.add(missing)
         except BaseException:

@@ -21,6 +21,7 @@ from email.message import Message
 from pathlib import Path
 
 from ..errors import UserError
+from .progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -182,10 +183,9 @@ def _bar(name: str, start: int, total: int, show: bool) -> Iterator[Callable[[in
     if not show:
         yield lambda _: None
         return
-    from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=total if total > 0 else None, completed=start)
-        yield lambda count: progress.update(task, advance=count)
+    with progress(*columns, unit="bytes") as bars:
+        task = bars.add_task(name, total=total if total > 0 else None, completed=start)
+        yield lambda count: bars.advance(task, count)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from .. import __version__
@@ -30,6 +29,7 @@ from ..models import TransformCode
 from ..ops import stopping
 from ..ops.device import device_name, machine_stamp
 from ..ops.paths import cache_dir
+from ..ops.progress import progress
 from ..report import write_report
 from ..report.pictures import MOST_PICTURES
 from ..report.ranking import intervals, with_anchor
@@ -94,22 +94,22 @@ def run(cfg: DictConfig) -> float:
     ledger = Ledger(output, known, us.rank)
     gallery = Gallery(tuple(data.names[: min(count, MOST_PICTURES)]))
     interrupted = False
-    with Progress(*COLUMNS, console=Console(stderr=True), transient=True, disable=not us.first) as progress:
+    with progress(*COLUMNS, unit="samples", show=us.first) as bars:
         try:
             for anchor in anchors:
-                task = progress.add_task(anchor.name, total=len(share) * len(anchor.levels))
+                task = bars.add_task(anchor.name, total=len(share) * len(anchor.levels))
                 for record in run_anchor(anchor, data, share):
                     ledger.add(record)
-                    progress.advance(task)
+                    bars.advance(task)
             for quality in qualities:
                 pair = pair if quality == qualities[0] else load_pair(cfg, quality, us.device)
                 label = label_of(pair[0], cfg.rate.name)
-                task = progress.add_task(f"{label} quality {quality}", total=len(share))
+                task = bars.add_task(f"{label} quality {quality}", total=len(share))
                 pictured = quality == qualities[len(qualities) // 2]
                 show = functools.partial(gallery.add, label, quality) if pictured else None
                 for record in run_model(*pair, data, label, quality, share, known, show):
                     ledger.add(record)
-                    progress.advance(task)
+                    bars.advance(task)
         except KeyboardInterrupt:
             interrupted = True
             ledger.write()

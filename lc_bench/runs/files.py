@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..api import compress as compress_batch
@@ -32,6 +32,7 @@ from ..data.pixels import READABLE, WRITABLE, canvas, open_pixels
 from ..errors import StreamError, UserError, unknown
 from ..models import PointCode, TransformCode, tiled
 from ..ops.device import pick_device
+from ..ops.progress import progress
 from ..ops.whole import written_whole
 from . import clouds
 from .origin import is_given, load_for, load_one, words_of
@@ -162,18 +163,17 @@ def _run(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell]
     """Every job; a bad file is told and the others go on. UserError at the end if there was one."""
     failed = skipped = 0
     columns = (TextColumn("{task.description:<34}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(jobs))
+    with progress(*columns, unit="files") as bars:
+        task = bars.add_task("", total=len(jobs))
         for place, job in enumerate(jobs):
-            progress.update(task, description=job.source.name, completed=place)
+            bars.update(task, description=job.source.name, completed=place)
             try:
                 if cfg.run.writes and job.target.exists() and not cfg.overwrite:
                     if not many:
                         raise UserError(f"output={job.target}: is there already; overwrite=true replaces it")
                     skipped += 1
                     continue
-                told = one(job, lambda done, of, place=place: progress.update(task, completed=place + done / of))
+                told = one(job, lambda done, of, place=place: bars.update(task, completed=place + done / of))
             except (UserError, OSError) as error:
                 if not many:
                     raise error if isinstance(error, UserError) else UserError(f"{job.source}: {error}") from None

@@ -13,9 +13,11 @@ from ..api import build_from, give_weights
 from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
 from ..errors import UserError, unknown
 from ..ops import stopping
+from ..ops.device import warn_of_slow_bfloat16
 from ..ops.notices import hide_lightnings
 from ..tracking import make_loggers, told_of
 from . import ranks
+from .command import benchmark_of
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def run(cfg: DictConfig) -> float:
     import torch
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from ..callbacks import AtomicCheckpoints, Progress, Snapshots, fit
+    from ..callbacks import AtomicCheckpoints, Snapshots, fit, progress_of_training
     from ..data import CloudSet
     from ..data.cloud_batches import cloud_loader, cloud_validation
     from ..data.crops import training_loader, validation_loader
@@ -66,6 +68,8 @@ def run(cfg: DictConfig) -> float:
     loader = functools.partial(draw, batch=run.batch, seed=cfg.seed, workers=run.workers)
     if clouds and cfg.trainer.precision != PRECISIONS[0]:
         raise UserError(f"trainer.precision={cfg.trainer.precision}: distances between points need {PRECISIONS[0]}; images train in either")
+    if us.first and cfg.trainer.precision == "bf16-mixed" and us.device.type == "cpu":
+        warn_of_slow_bfloat16()
     if run.compile:
         model.g_a.compile()
         model.g_s.compile()
@@ -104,7 +108,7 @@ def run(cfg: DictConfig) -> float:
         plugins=[AtomicCheckpoints()],
         callbacks=[
             snapshots,
-            Progress(),
+            progress_of_training(),
             TrackTraining(loggers, told_of(cfg), *watched),
             *([LearningRateMonitor("step")] if loggers else []),
         ],
@@ -119,6 +123,8 @@ def run(cfg: DictConfig) -> float:
     if snapshots.interrupted:
         stopping.note_end(snapshots.interrupted)
         log.info(f"interrupted at step {trainer.global_step} of {run.steps}; continue with run.resume={output / 'last.ckpt'}")
+    elif us.first:
+        log.info(f"trained, in {output}; benchmark it with\n  {benchmark_of(cfg, output)}")
     return float(trainer.callback_metrics.get("train/loss", float("nan")))
 
 
