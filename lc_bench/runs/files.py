@@ -7,10 +7,11 @@ import itertools
 import logging
 import math
 import mmap
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from ..ops.device import pick_device
 from ..ops.progress import progress
 from ..ops.whole import written_whole
 from . import clouds
+from .folders import alone_in
 from .origin import is_given, load_for, load_one, words_of
 
 log = logging.getLogger(__name__)
@@ -161,6 +163,12 @@ def table_of(name: str, stream: Stream) -> Table:
 
 def _run(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell], str]) -> None:
     """Every job; a bad file is told and the others go on. UserError at the end if there was one."""
+    folder = Path(os.path.commonpath([job.target.parent.resolve() for job in jobs]))
+    with alone_in(folder) if many and cfg.run.writes else nullcontext():
+        _run_all(cfg, jobs, many, one)
+
+
+def _run_all(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell], str]) -> None:
     failed = skipped = 0
     columns = (TextColumn("{task.description:<34}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with progress(*columns, unit="files") as bars:
