@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError, unknown
+from .ops.paths import disk_fault
 
 DEFAULT_QUALITY = 3
 
@@ -97,7 +98,14 @@ def _job_folder(*, _root_: DictConfig) -> str:
     return job_folder(hydra.overrides.task, str(hydra.job.env_set.get("LC_BENCH_SWEEP", "")).split(","))
 
 
+def _run_folder(usual: str, *, _root_: DictConfig) -> str:
+    """Where Hydra notes what was called: in the folder of output=, if one is given, so that no other has to be writable."""
+    given = given_in(_root_.hydra.overrides.task)
+    return str(_root_.output) if "output" in given and usual != "." else usual
+
+
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
 OmegaConf.register_new_resolver("by_level", _by_level, replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), replace=True)
@@ -192,7 +200,7 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> BaseExceptio
         return _unknown_key(found[1], arguments) if found else UserError(text + (f" ({error.__cause__})" if error.__cause__ else ""))
     if isinstance(error, OmegaConfBaseException) or type(error).__name__ == "MisconfigurationException":
         return UserError(text)
-    return error
+    return disk_fault(error) or error
 
 
 def _without_traceback(error: UserError) -> UserError:
