@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Reader:
 
     seeds: Callable[[], dict[str, bytes]]
     read: Callable[[Path], object]
+    seal: Callable[[bytes], bytes] | None = None  # makes checksums right again, so that damage gets past them
 
 
 def picture(height: int = 40, width: int = 56, channels: int = 3) -> np.ndarray:
@@ -76,6 +78,18 @@ def png_seeds() -> dict[str, bytes]:
     deep_grey = imagecodecs.png_encode(np.ascontiguousarray(deep[..., 0]))
     modes = {f"{mode}.png": _saved("PNG", mode) for mode in ("RGB", "RGBA", "P", "L", "1")}
     return {"plain.png": plain.getvalue(), "deep.png": imagecodecs.png_encode(deep), "deep_grey.png": deep_grey} | modes
+
+
+def sealed_png(data: bytes) -> bytes:
+    """With the checksum of every chunk that is found made anew."""
+    out, place = bytearray(data), 8
+    while place + 12 <= len(out):
+        end = place + 8 + int.from_bytes(out[place : place + 4], "big")
+        if end + 4 > len(out):
+            break
+        out[end : end + 4] = zlib.crc32(out[place + 4 : end]).to_bytes(4, "big")
+        place = end + 4
+    return bytes(out)
 
 
 def jpeg_seeds() -> dict[str, bytes]:
@@ -121,7 +135,7 @@ def read_array(path: Path) -> object:
 
 
 READERS: dict[str, Reader] = {
-    "png": Reader(png_seeds, read_pixels),
+    "png": Reader(png_seeds, read_pixels, sealed_png),
     "jpeg": Reader(jpeg_seeds, read_pixels),
     "avif": Reader(lambda: {"rgb.avif": _saved("AVIF"), "rgba.avif": _saved("AVIF", "RGBA")}, read_pixels),
     "tiff": Reader(tiff_seeds, read_pixels),
@@ -194,7 +208,8 @@ def run(name: str, count: int, seed: int, folder: Path, first: int = 0) -> tuple
         random = Random(f"{seed} {name} {number}")
         suffix = random.choice(suffixes)
         path = folder / f"{name}-{number}{suffix}"
-        path.write_bytes(mutated(random, [data for file, data in made.items() if file.endswith(suffix)]))
+        data = mutated(random, [data for file, data in made.items() if file.endswith(suffix)])
+        path.write_bytes(reader.seal(data) if reader.seal and random.random() < 0.7 else data)
         start, memory = time.process_time(), peak()
         found = outcome(reader, path)
         seconds, grown = time.process_time() - start, peak() - memory

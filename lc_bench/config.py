@@ -98,14 +98,7 @@ def _job_folder(*, _root_: DictConfig) -> str:
     return job_folder(hydra.overrides.task, str(hydra.job.env_set.get("LC_BENCH_SWEEP", "")).split(","))
 
 
-def _run_folder(usual: str, *, _root_: DictConfig) -> str:
-    """Where Hydra notes what was called: in the folder of output=, if one is given, so that no other has to be writable."""
-    given = given_in(_root_.hydra.overrides.task)
-    return str(_root_.output) if "output" in given and usual != "." else usual
-
-
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
-OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
 OmegaConf.register_new_resolver("by_level", _by_level, replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), replace=True)

@@ -46,7 +46,8 @@ class Pixels:
         rows, columns = slice(top, top + height), slice(left, left + width)
         if isinstance(self.values, Tensor):
             return to_unit(self.values[:, rows, columns])
-        part = self.values[rows, columns].astype(np.float32) / LARGEST[self.values.dtype.str[1:]]
+        with np.errstate(all="ignore"):  # what is out of bounds is told below
+            part = self.values[rows, columns].astype(np.float32) / LARGEST[self.values.dtype.str[1:]]
         if not (part.min() >= 0 and part.max() <= 1):  # also catches NaN
             raise UserError(f"{self.name}: values from {part.min()} to {part.max()}; floating point has to lie in 0 to 1, without NaN")
         part = part if part.ndim == 3 else part[..., None]
