@@ -1,7 +1,6 @@
 # Everything runs in .venv, which the first call makes from what constraints.txt pins.
 PYTHON ?= python3.11
 COUNT ?= 10000
-FILES ?= 2000
 SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -46,9 +45,9 @@ docs: $(STAMP)  ## the documentation as a site, docs/_build/html/index.html
 coder: $(STAMP)  ## speed and size of the entropy coder
 	$(BIN)/python benchmarks/coder.py $(ARGS)
 
-fuzz: $(STAMP)  ## 10,000 malformed streams, 2,000 damaged files for each reader: an error, or what was written (COUNT=, FILES=, SEED=)
+fuzz: $(STAMP)  ## 10,000 malformed streams: each an error, or the image that was written (COUNT=, SEED=); 2,000 damaged files of each kind of cloud
 	$(BIN)/python benchmarks/fuzz.py --count $(COUNT) --seed $(SEED) $(ARGS)
-	$(BIN)/python benchmarks/fuzz_files.py --count $(FILES) --seed $(SEED)
+	$(BIN)/python benchmarks/fuzz_clouds.py --seed $(SEED)
 
 clean:  ## remove .venv, caches and outputs
 	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist docs/_build

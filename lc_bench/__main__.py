@@ -16,7 +16,6 @@ from .ops import stopping
 from .ops.notices import hide_known
 from .runs import folders
 from .runs.apart import end_with_parent, leave_cause
-from .runs.arguments import in_grammar
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
 
 
@@ -81,7 +80,6 @@ def command(folder: Path) -> int:
     code = 0
     try:
         find_own_conf(sys.argv)
-        sys.argv[1:] = in_grammar(sys.argv[1:])
         check_overrides(sys.argv[1:])
         sys.argv[1:] = for_jobs_only(sys.argv[1:], groups())
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
@@ -122,9 +120,7 @@ def find_own_conf(arguments: list[str]) -> None:
         flag, _, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
             os.environ["LC_BENCH_CONF"] = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
-            folder = own_conf_dir()
-            if folder is not None:  # with ~ replaced
-                arguments[i : i + (1 if value else 2)] = ["--config-dir", str(folder)]
+            own_conf_dir()
             return
     folder = own_conf_dir()
     if folder is not None:

@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError, unknown
-from .ops.paths import disk_fault
 
 DEFAULT_QUALITY = 3
 
@@ -193,7 +192,7 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> BaseExceptio
         return _unknown_key(found[1], arguments) if found else UserError(text + (f" ({error.__cause__})" if error.__cause__ else ""))
     if isinstance(error, OmegaConfBaseException) or type(error).__name__ == "MisconfigurationException":
         return UserError(text)
-    return disk_fault(error) or error
+    return error
 
 
 def _without_traceback(error: UserError) -> UserError:

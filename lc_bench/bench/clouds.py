@@ -49,7 +49,7 @@ def code_cloud(
     reset_peak_memory(device)
     coded = sender.encode(x[None], write) if cube is None else cubed.encode_cubes(sender, x, cube, write)
     decoded, latents = cubed.decode(receiver, coded.streams[0], read)
-    decoded = decoded.cpu()
+    decoded = decoded.cpu().to(points.dtype)
     count = len(points)
     record = {
         "points": count,

@@ -49,7 +49,7 @@ class Gpcc:
             encode_s = self.commands.call("encode", paths["stream"], level=int(level), **paths)
             decode_s = self.commands.call("decode", paths["output"], level=int(level), **paths)
             size = paths["stream"].stat().st_size + PLACED
-            decoded = read_cloud(paths["output"], f"what {self.name} decoded").points * step + low
+            decoded = read_cloud(paths["output"], f"what {self.name} decoded").points.to(points.dtype) * step + low
         record = {
             "points": len(points),
             "points_decoded": len(decoded),

@@ -4,7 +4,8 @@
     flags (1, if there are any) | place (2, if bound to one) | level (varint, if there is one) |
     sizes (varints: height, width of an image) | side of the tiles in pixels (varint, if there are any) |
     model (varint length and text, if it is named) |
-    centre and scale of a cloud (4 float32, if it is placed) | side of the cubes (float32, if it is in cubes) | ...
+    centre and scale of a cloud (4 float32, if it is placed; the centre as 3 float64, if it is far) |
+    side of the cubes (float32, if it is in cubes) | ...
     ... a whole image or cloud: lengths of all segments but the last (varints) | segments | CRC-32 (4, little endian)
 
 What follows instead for an image in tiles is in tiles.py, for a cloud in cubes in cubes.py. A reader checks all of it before it
@@ -27,7 +28,7 @@ Stream = bytes | mmap.mmap
 MAGIC = b"LC"
 VERSION = 1
 HAS_LEVEL, HAS_FLAGS = 0x80, 0x40
-TILED, NAMED, BOUND, PLACED, CUBED = 0x01, 0x02, 0x04, 0x08, 0x10
+TILED, NAMED, BOUND, PLACED, CUBED, FAR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 # Sizes up to 2^24 on a side and 2^28 in all keep what a header can ask for within a few gigabytes.
 LARGEST_SIDE = 1 << 24
 LARGEST_AREA = 1 << 28  # of an image in tiles
@@ -54,7 +55,8 @@ class Header:
     """tile: side of the tiles in pixels, None for a whole image; model: which one wrote it, for a reader to find; may be empty.
 
     place: 2 bytes that say where alone the stream decodes, if the model has networks without an exact form.
-    scale: centre (x, y, z) and scale of a cloud that was coded as (points - centre) / scale; all of them float32.
+    scale: centre (x, y, z) and scale of a cloud that was coded as (points - centre) / scale; scale is a float32, the centre takes
+    twelve bytes more where it is no float32.
     cube: side of the cubes of a cloud that is coded in such (float32), None for a whole one.
     """
 
@@ -85,6 +87,8 @@ def write_head(header: Header, segments: int) -> bytes:
     name = header.model.encode()
     flags = (TILED if header.tile else 0) | (NAMED if name else 0) | (BOUND if header.place else 0)
     flags |= (PLACED if header.scale else 0) | (CUBED if header.cube else 0)
+    far = header.scale is not None and any(_single(c) != c for c in header.scale[:3])
+    flags |= FAR if far else 0
     head = bytearray(MAGIC + bytes([VERSION]) + header.identity.architecture + header.identity.weights)
     head.append(segments | len(header.sizes) << 4 | (HAS_FLAGS if flags else 0) | (0 if header.level is None else HAS_LEVEL))
     if flags:
@@ -97,7 +101,8 @@ def write_head(header: Header, segments: int) -> bytes:
         head += varint.write(header.tile)
     if name:
         head += varint.write(len(name)) + name
-    head += struct.pack("<4f", *header.scale) if header.scale else b""
+    if header.scale:
+        head += struct.pack("<3df" if far else "<4f", *header.scale)
     head += struct.pack("<f", header.cube) if header.cube else b""
     return bytes(head)
 
@@ -158,7 +163,7 @@ def read_head(stream: Stream) -> tuple[Header, int, int]:
     counts, position, flags, level, tile, model = data[7], 8, 0, None, None, ""
     if counts & HAS_FLAGS:
         flags, position = data[8] if len(data) > 8 else 0, 9
-        if not flags or flags & ~(TILED | NAMED | BOUND | PLACED | CUBED):
+        if not flags or flags & ~(TILED | NAMED | BOUND | PLACED | CUBED | FAR) or (flags & FAR and not flags & PLACED):
             raise StreamError(f"stream with flags {flags:#x}: damaged, or written by a newer lc_bench; update it")
     place = data[position : position + PLACE] if flags & BOUND else b""
     position += len(place)
@@ -181,10 +186,10 @@ def read_head(stream: Stream) -> tuple[Header, int, int]:
         model, position = _text(data[position : position + length], length), position + length
     scale = cube = None
     if flags & PLACED:
-        (*centre, size), position = _reals(data, position, 4)
+        (*centre, size), position = _reals(data, position, "<3df" if flags & FAR else "<4f")
         scale = (centre[0], centre[1], centre[2], size)
     if flags & CUBED:
-        (cube,), position = _reals(data, position, 1)
+        (cube,), position = _reals(data, position, "<f")
     if flags & (PLACED | CUBED) and (len(sizes) != 1 or not (scale is None or scale[3] > 0) or not (cube is None or cube > 0)):
         raise StreamError(f"damaged stream: a cloud of sizes {sizes}, scale {scale}, in cubes of {cube}")
     return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level, tile, model, place, scale, cube), counts & 15, position
@@ -216,12 +221,16 @@ def _text(data: bytes, length: int) -> str:
     return text
 
 
-def _reals(data: bytes, position: int, count: int) -> tuple[tuple[float, ...], int]:
-    """float32, finite."""
-    end = position + 4 * count
+def _single(value: float) -> float:
+    return struct.unpack("<f", struct.pack("<f", value))[0]
+
+
+def _reals(data: bytes, position: int, form: str) -> tuple[tuple[float, ...], int]:
+    """Numbers of this form (struct's), finite."""
+    end = position + struct.calcsize(form)
     if end > len(data):
         raise StreamError("stream cut short: it ends inside its header")
-    values = struct.unpack(f"<{count}f", data[position:end])
+    values = struct.unpack(form, data[position:end])
     if not all(map(math.isfinite, values)):
         raise StreamError(f"damaged stream: a place or scale of {values}")
     return values, end

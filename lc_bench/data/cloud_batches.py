@@ -62,7 +62,7 @@ class Clouds(Dataset[tuple[str, Tensor]]):
                 count = self.clouds.count or len(points)
                 if len(points) < count:
                     raise UserError(f"{name}: {len(points)} points, {count} are wanted; lower data.points, or data.on_error=skip")
-                points = normalise(points[torch.randperm(len(points), generator=draw)[:count]], self.clouds.scale)
+                points = normalise(points[torch.randperm(len(points), generator=draw)[:count]], self.clouds.scale, name)
                 return name, points @ turn(self.turns, draw).T
             except UserError:
                 if self.clouds.on_error == "fail":

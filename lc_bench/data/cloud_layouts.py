@@ -6,6 +6,8 @@ ModelNet40 as HDF5 (Qi et al. 2017), ShapeNet part (Yi et al. 2016), S3DIS (Arme
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +17,23 @@ from torch import Tensor
 
 from ..errors import UserError, unknown
 from ..ops.paths import data_root
-from .cloud_sets import CloudSet, frames
+from .cloud_parts import table
+from .cloud_sets import CloudSet, Frames
+from .cloud_text import NUMBER
 
+log = logging.getLogger(__name__)
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # but tabs
 SEQUENCES = {"train": (0, 1, 2, 3, 4, 5, 6, 7, 9, 10), "val": (8,), "test": tuple(range(11, 22))}
 
 
 def modelnet_h5(
-    split: str, points: int | None, normalise: str = "none", classes: list[str] | None = None, folder: str = "modelnet40_ply_hdf5_2048"
+    split: str,
+    points: int | None,
+    normalise: str = "none",
+    classes: list[str] | None = None,
+    folder: str = "modelnet40_ply_hdf5_2048",
+    on_error: str = "fail",
 ) -> CloudSet:
     """ply_data_{split}*.h5 with data (B, 2048, 3) and label (B, 1), and shape_names.txt. Needs h5py."""
     root = _folder("modelnet40-h5", folder, split, ("train", "test"))
@@ -46,7 +58,7 @@ def modelnet_h5(
             if known[kind] in wanted:
                 parts.append(data[place])
                 names.append(f"{known[kind]}/{file.stem}/{place}")
-    return CloudSet(f"modelnet40-h5-{split}", tuple(names), lambda i: torch.from_numpy(parts[i]), points, normalise)
+    return CloudSet(f"modelnet40-h5-{split}", tuple(names), lambda i: torch.from_numpy(parts[i]), points, normalise, on_error)
 
 
 def shapenet_part(
@@ -55,6 +67,7 @@ def shapenet_part(
     normalise: str = "l2",
     classes: list[str] | None = None,
     folder: str = "shapenetcore_partanno_segmentation_benchmark_v0_normal",
+    on_error: str = "fail",
 ) -> CloudSet:
     """SYNSET/ID.txt with rows x y z nx ny nz part, as train_test_split/shuffled_{split}_file_list.json lists them."""
     root = _folder("shapenet-part", folder, split, ("train", "val", "test"))
@@ -66,13 +79,21 @@ def shapenet_part(
     except ValueError as error:
         raise UserError(f"{listing}: not a readable list ({error}). Get it anew") from None
     files = [root / synset / f"{name}.txt" for synset, name in sorted(listed) if synset in wanted]
-    return CloudSet(f"shapenet-part-{split}", tuple(f"{p.parent.name}/{p.stem}" for p in files), _rows(files, 7), points, normalise)
+    names = tuple(f"{p.parent.name}/{p.stem}" for p in files)
+    return CloudSet(f"shapenet-part-{split}", names, _rows(files, 7), points, normalise, on_error)
 
 
 def s3dis(
-    split: str, points: int | None, normalise: str = "l2", area: int = 5, folder: str = "Stanford3dDataset_v1.2_Aligned_Version"
+    split: str,
+    points: int | None,
+    normalise: str = "l2",
+    area: int = 5,
+    folder: str = "Stanford3dDataset_v1.2_Aligned_Version",
+    on_error: str = "fail",
 ) -> CloudSet:
-    """Area_A/ROOM/ROOM.txt with rows x y z r g b. area: the one to test on; the others train."""
+    """Area_A/ROOM/ROOM.txt with rows x y z r g b. area: the one to test on; the others train. Rows of the published files that a
+    control character has got into are read as `repaired` says.
+    """
     root = _folder("s3dis", folder, split, ("train", "test"))
     areas = sorted(p for p in root.glob("Area_*") if p.is_dir())
     if f"Area_{area}" not in [p.name for p in areas]:
@@ -80,7 +101,8 @@ def s3dis(
     files = [
         p / f"{p.name}.txt" for a in areas if (a.name == f"Area_{area}") == (split == "test") for p in sorted(a.iterdir()) if p.is_dir()
     ]
-    return CloudSet(f"s3dis-{split}", tuple(f"{p.parent.parent.name}/{p.stem}" for p in files), _rows(files, 6), points, normalise)
+    names = tuple(f"{p.parent.parent.name}/{p.stem}" for p in files)
+    return CloudSet(f"s3dis-{split}", names, _rows(files, 6), points, normalise, on_error)
 
 
 def semantickitti(
@@ -91,8 +113,10 @@ def semantickitti(
     smallest: int = 100,
     every: int = 1,
     folder: str = "semantickitti",
+    on_error: str = "fail",
+    columns: int | None = 4,
 ) -> CloudSet:
-    """sequences/NN/velodyne/*.bin; every: takes each so many-th frame. Cubes as for kitti."""
+    """sequences/NN/velodyne/*.bin; every: takes each so many-th frame. Cubes as for kitti. columns: float32 of each point."""
     root = _folder("semantickitti", folder, split, tuple(SEQUENCES))
     if every < 1:
         raise UserError(f"data.every={every}: give 1 for all frames, 10 for each tenth, and so on")
@@ -100,7 +124,10 @@ def semantickitti(
     if not files:
         raise UserError(f"data=semantickitti: no frame of split {split} in {root}/sequences/NN/velodyne. Put the published folders there")
     names = [f"{p.parent.parent.name}/{p.stem}" for p in files]
-    return frames(f"semantickitti-{split}", files, names, points, normalise, cube, smallest, in_cubes=split == "train")
+    frames, name = Frames(files, names, columns, on_error), f"semantickitti-{split}"
+    if split == "train" and cube is not None:
+        return frames.cut(name, points, cube, smallest, normalise)
+    return frames.whole(name, points, normalise, cube)
 
 
 def _folder(name: str, folder: str, split: str, splits: tuple[str, ...]) -> Path:
@@ -134,16 +161,41 @@ def _chosen(classes: list[str] | None, known: list[str]) -> set[str]:
 
 
 def _rows(files: list[Path], columns: int) -> Callable[[int], Tensor]:
-    """Loads positions (N, 3) from rows of so many numbers."""
+    """Loads positions (N, 3), float64, from rows of so many numbers."""
 
     def load(place: int) -> Tensor:
         path = files[place]
+        rows = [row for row in _lines(path) if row.strip()]
+        told = []
+        for number, row in enumerate(rows):
+            if CONTROL.search(row):
+                rows[number] = repaired(row, columns)
+                told.append(number + 1)
+        if told:
+            log.info(f"{path}: control characters in rows {', '.join(map(str, told[:5]))}{' ...' if told[5:] else ''} were taken out")
         try:
-            table = np.loadtxt(_text(path).splitlines(), np.float32, ndmin=2)
+            found = table(rows)
         except ValueError as error:
-            raise UserError(f"{path}: cut short or not a cloud ({error}). Get it anew") from None
-        if table.shape[1] != columns:
-            raise UserError(f"{path}: {table.shape[1]} numbers in a row, {columns} are wanted. Get it anew")
-        return torch.from_numpy(table[:, :3].copy())
+            raise UserError(f"{path}: cut short or not a cloud ({error}). Get it anew, or data.on_error=skip") from None
+        if found.shape[1] != columns:
+            raise UserError(f"{path}: {found.shape[1]} numbers in a row, {columns} are wanted. Get it anew, or data.on_error=skip")
+        return torch.from_numpy(found[:, :3].copy())
 
     return load
+
+
+def _lines(path: Path) -> list[str]:
+    """Ended by LF or CRLF alone: a control character ends no row."""
+    try:
+        return path.read_bytes().decode("latin-1").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Get the set anew, or data.on_error=skip") from None
+
+
+def repaired(row: str, columns: int) -> str:
+    """A row without its control characters: they stand for blanks, or for nothing, whichever gives so many numbers; the row as it is
+    where that is neither or both. Area_5/hallway_6 of S3DIS has such a row.
+    """
+    ways = {" ".join(CONTROL.sub(sign, row).split()) for sign in (" ", "")}
+    fitting = [way for way in ways if len(way.split()) == columns and all(NUMBER.fullmatch(word) for word in way.split())]
+    return fitting[0] if len(fitting) == 1 else row

@@ -74,7 +74,7 @@ SHAPES = {
 }
 
 
-def shapes(points: int = 1024, normalise: str = "l2", seed: int = 0) -> CloudSet:
+def shapes(points: int = 1024, normalise: str = "l2", seed: int = 0, on_error: str = "fail") -> CloudSet:
     """Twelve shapes; the seed says where their points lie."""
     if not 1 <= points <= DENSE:
         raise UserError(f"data.points={points}: a shape has up to {DENSE} points")
@@ -83,4 +83,4 @@ def shapes(points: int = 1024, normalise: str = "l2", seed: int = 0) -> CloudSet
     def load(place: int) -> Tensor:
         return SHAPES[names[place]](DENSE, torch.Generator().manual_seed(seed * 1000 + place))
 
-    return CloudSet("shapes", names, load, points, normalise)
+    return CloudSet("shapes", names, load, points, normalise, on_error)

@@ -19,23 +19,48 @@ from ..coding.container import Header, is_cubed, pack, seal_of, unpack
 from ..coding.cubes import FARTHEST, Cube, pack_cubes, unpack_cubes
 from ..errors import UserError
 from ..ops.cubes import cubes
-from .point_code import PointCode
+from .point_code import PointCode, as_single
 from .transform_code import Clock, Coded, common
 
-LARGEST = 1e30  # coordinates in float32
+LARGEST = 1e30  # coordinates
+SMALLEST = 2.0**-126  # size of a cloud; with it, points come back at its centre
+NEAR = 2.0**-12  # of its size, by which the centre of a cloud may be rounded to float32
 
 
 @torch.no_grad()
 def encode(model: PointCode, points: Tensor, name: str = "") -> bytes:
-    """points (N, 3), or with normals (N, 6), anywhere -> the stream of a whole cloud that decodes to its own place."""
+    """points (N, 3), or with normals (N, 6), anywhere -> the stream of a whole cloud that decodes to its own place.
+
+    Positions may be float64: they are centred before they are rounded. Points that are all the same come back as such.
+    """
     _check_extent(points)
-    centre = [_float32(c) for c in points[:, :3].double().mean(0).tolist()]  # as data.normalise=l2 has it, which models are trained on
-    middle = torch.tensor(centre, dtype=torch.float64, device=points.device)
-    moved = points[:, :3].double() - middle
-    size = _float32(moved.norm(dim=1).max().item()) or 1.0
-    x = torch.cat([(moved / size).to(points.dtype), points[:, 3:]], 1)
-    header, segments = unpack(model.encode(x[None]).streams[0])
+    centre, size = _placed(points[:, :3].double())
+    moved = points[:, :3].double() - torch.tensor(centre, dtype=torch.float64, device=points.device)
+    header, segments = unpack(model.encode(_for(model, moved / size, points)[None]).streams[0])
     return pack(replace(header, model=name, scale=(centre[0], centre[1], centre[2], size)), segments, len(points))
+
+
+def _placed(points: Tensor) -> tuple[list[float], float]:
+    """The centre and size of points (N, 3), float64. The centre is the mean, as data.normalise=l2 has it, which models are trained on;
+    rounded to float32 unless the cloud lies so far from the origin that this would move it within its own size.
+    """
+    if bool((points == points[0]).all()):
+        return points[0].tolist(), SMALLEST
+    exact = points.mean(0)
+    near = exact.float().double()
+    size = (points - exact).norm(dim=1).max()
+    centre = near if bool((near - exact).norm() <= NEAR * size) else exact
+    size = _float32((points - centre).norm(dim=1).max().item())
+    if size < SMALLEST:
+        raise UserError(f"a cloud of size {size:g}, less than a stream holds ({SMALLEST:.1g}); scale it up")
+    return centre.tolist(), size
+
+
+def _for(model: PointCode, positions: Tensor, points: Tensor) -> Tensor:
+    """Positions (N, 3) as a model takes them, with what else the points have."""
+    x = torch.cat([positions, points[:, 3:].to(positions.dtype)], 1)
+    kept = torch.float32 if points.dtype == torch.float64 else points.dtype
+    return x.to(next(model.parameters()).device, kept)
 
 
 @torch.no_grad()
@@ -60,7 +85,7 @@ def encode_cubes(
     done = 0
     header = Header(model.frozen.identity, (len(points),), cube=side)
     for number, (place, x) in enumerate(cubes(points, side)):
-        tape, (segments,) = model.write(x[None], clock or (lambda _: nullcontext()), header, [number])
+        tape, (segments,) = model.write(_for(model, x[:, :3], x)[None], clock or (lambda _: nullcontext()), header, [number])
         parts.append(Cube(place, len(x), segments))
         for latent, segment in zip(tape.names, segments, strict=True):
             coded.latents.setdefault(latent, []).extend(tape.latents[latent])
@@ -76,7 +101,8 @@ def encode_cubes(
 def decode(
     model: PointCode, stream: bytes, clock: Clock | None = None, tell: Callable[[int, int], None] = lambda done, count: None
 ) -> tuple[Tensor, dict[str, list[Tensor]]]:
-    """A stream of one cloud, whole or in cubes -> points (N, 3) where they were, and the latents that were read."""
+    """A stream of one cloud, whole or in cubes -> points (N, 3) where they were, and the latents that were read.
+    The points are float32, or float64 where that loses what their size has of digits."""
     if not is_cubed(stream):
         x_hat, latents = model.decode([stream], clock)
         return x_hat[0], latents
@@ -92,10 +118,11 @@ def decode(
             latents.setdefault(latent, []).extend(values)
         middle = (torch.tensor(part.place, dtype=torch.float64, device=x_hat.device) + 0.5) * header.cube
         place = x_hat[:, :3].double() * (header.cube / 2) + middle
-        out.append(torch.cat([place.to(x_hat.dtype), x_hat[:, 3:]], 1))
+        out.append(torch.cat([place, x_hat[:, 3:].double()], 1))
         done += part.count
         tell(done, header.sizes[0])
-    return torch.cat(out), latents
+    cubes_across = max(max(line) - min(line) + 1 for line in zip(*(part.place for part in parts), strict=True))
+    return as_single(torch.cat(out), cubes_across * header.cube), latents
 
 
 def _check_extent(points: Tensor) -> None:

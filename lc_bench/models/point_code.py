@@ -19,6 +19,8 @@ from ..errors import StreamError, UserError
 from .transform_code import Clock, Coded, Output, TransformCode, common
 
 LARGEST_COORDINATE = 1e4  # beyond it, squared distances of float32 say nothing of a cloud's shape
+MOST_AWAY = 16  # sizes of a cloud from the origin, up to which its points are float32
+LEAST_SINGLE = 1e-30  # size of a cloud in float32
 UNPLACED = (0.0, 0.0, 0.0, 1.0)
 
 
@@ -103,7 +105,7 @@ class PointCode(TransformCode):
 
     @torch.no_grad()
     def decode(self, streams: list[bytes], clock: Clock | None = None) -> tuple[Tensor, dict[str, list[Tensor]]]:
-        """B streams of clouds of one size -> x_hat (B, N, 3), and the latents that were read."""
+        """B streams of clouds of one size -> x_hat (B, N, 3), and the latents that were read. float64 where `as_single` says so."""
         if isinstance(streams, bytes) or not streams:
             raise UserError("decompress takes a list of streams (bytes), at least one")
         self.eval()
@@ -112,7 +114,8 @@ class PointCode(TransformCode):
         seals = [seal_of(h, len(row)) for h, row in zip(headers, segments, strict=True)]
         x_hat, latents = self.read(list(segments), seals, count, clock or (lambda _: nullcontext()))
         scales = [torch.tensor(h.scale or UNPLACED, device=x_hat.device, dtype=torch.float64) for h in headers]
-        return torch.stack([placed(x, scale) for x, scale in zip(x_hat, scales, strict=True)]), latents
+        points = [placed(x, scale) for x, scale in zip(x_hat, scales, strict=True)]
+        return torch.stack([p.double() for p in points] if any(p.dtype == torch.float64 for p in points) else points), latents
 
     @torch.no_grad()
     def read(self, segments: list[list[bytes]], seals: list[int], count: int, clock: Clock) -> tuple[Tensor, dict[str, list[Tensor]]]:
@@ -139,4 +142,13 @@ def placed(x: Tensor, scale: Tensor) -> Tensor:
     if bool((scale == torch.tensor(UNPLACED, device=scale.device)).all()):
         return x
     points = x[:, :3].double() * scale[3] + scale[:3]
-    return torch.cat([points.to(x.dtype), x[:, 3:]], 1)
+    return as_single(torch.cat([points, x[:, 3:].double()], 1), float(scale[3]))
+
+
+def as_single(points: Tensor, size: float) -> Tensor:
+    """Points (N, 3) or (N, 6) float64 of a cloud of this size as float32, but for one far from the origin or very small, of which that has
+    too few digits.
+    """
+    if size < LEAST_SINGLE or points[:, :3].abs().max() > MOST_AWAY * size:
+        return points
+    return points.float()

@@ -55,8 +55,13 @@ def _packed(points: np.ndarray) -> dict[str, Any]:
     return {"low": low.tolist(), "step": step, "data": base64.b64encode(data).decode()}
 
 
+# From a little above and from the side, as far away as it takes to see without perspective: right, up, towards the eye.
+VIEW = np.array([[0.866, 0.5, 0.0], [-0.25, 0.433, 0.866], [0.433, -0.75, 0.5]])
+MARGIN = 0.05  # of the longer side of what is seen
+
+
 def draw_stills(clouds: Mapping[str, Mapping[str, Tensor]], output: Path) -> list[Path]:
-    """cloud-NAME.png for each sample: original and decoded side by side, from the same place and in the same box."""
+    """cloud-NAME.png for each sample: original and decoded side by side, from the same place, all of the original in view."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,17 +69,23 @@ def draw_stills(clouds: Mapping[str, Mapping[str, Tensor]], output: Path) -> lis
     for name, shown in clouds.items():
         figure = Figure(figsize=(4.4 * len(shown), 4.6), dpi=120, layout="constrained")
         FigureCanvasAgg(figure)
-        whole = some(shown["original"])
+        whole = shown["original"][:, :3].double().numpy()
+        # In units of the body's size about its middle: axes have to hold neither 1e25 nor a millimetre at UTM coordinates.
         low, high = whole.min(0), whole.max(0)
-        middle, sides = (low + high) / 2, np.maximum(high - low, 0.05 * max(float((high - low).max()), 1e-30))
+        middle, size = (low + high) / 2, max(float((high - low).max()), np.finfo(np.float64).tiny)
+        seen = (whole - middle) / size @ VIEW.T
+        corner, other = seen.min(0)[:2], seen.max(0)[:2]
+        half = (0.5 + MARGIN) * max(float((other - corner).max()), 1e-3)
         for place, (caption, points) in enumerate(shown.items(), 1):
-            axes: Any = figure.add_subplot(1, len(shown), place, projection="3d")
-            x, y, z = some(points).T
-            size = 4.0 if len(points) <= 2048 else 0.6
-            axes.scatter(x, y, z, c=z, cmap="viridis", vmin=low[2], vmax=high[2], s=size, linewidths=0, alpha=1.0, depthshade=False)
-            for axis, centre, side in zip("xyz", middle, sides, strict=True):
-                getattr(axes, f"set_{axis}lim")(centre - side / 2, centre + side / 2)
-            axes.set_box_aspect(tuple(sides), zoom=1.3)  # an array would be scaled in place
+            axes: Any = figure.add_subplot(1, len(shown), place)
+            drawn = (some(points) - middle) / size
+            x, y, depth = (drawn @ VIEW.T).T
+            front = np.argsort(depth, kind="stable")  # what is nearer covers what is farther
+            scale = {"vmin": (low[2] - middle[2]) / size, "vmax": (high[2] - middle[2]) / size, "cmap": "viridis"}
+            axes.scatter(x[front], y[front], c=drawn[front, 2], s=4.0 if len(points) <= 2048 else 0.6, linewidths=0, **scale)
+            for axis, centre in zip("xy", (corner + other) / 2, strict=True):
+                getattr(axes, f"set_{axis}lim")(centre - half, centre + half)
+            axes.set_aspect("equal")
             axes.set_axis_off()
             axes.set_title(caption.replace(", ", "\n", 1), fontsize=9)
         path = output / f"cloud-{''.join(c if c.isalnum() or c in '-_.' else '-' for c in name)}.png"

@@ -25,7 +25,7 @@ def takes_clouds(cfg: DictConfig) -> bool:
 
 def check_keys(cfg: DictConfig, of_clouds: bool) -> None:
     """UserError for keys of the other kind of model, and for what none of them takes."""
-    for key in ("tile",) if of_clouds else ("cube", "points"):
+    for key in ("tile",) if of_clouds else ("cube", "points", "columns"):
         if cfg[key] is not None:
             kind = "clouds" if of_clouds else "images"
             raise UserError(f"{key}={cfg[key]}: {cfg.model.name} codes {kind}, which have no {key}")
@@ -35,19 +35,21 @@ def check_keys(cfg: DictConfig, of_clouds: bool) -> None:
         raise UserError(f"cube={cfg.cube}: give the side of the cubes, above 0, in the units of the cloud, or null for none")
 
 
-def write(model: PointCode, source: Path, count: int | None, side: float | None, name: str, tell: Tell) -> tuple[bytes, int]:
-    """-> the stream, and how many points it holds."""
-    cloud = read_cloud(source)
+def write(
+    model: PointCode, source: Path, count: int | None, side: float | None, columns: int | None, name: str, tell: Tell
+) -> tuple[bytes, int]:
+    """-> the stream, and how many points it holds. columns: float32 of each point of a .bin file."""
+    cloud = read_cloud(source, columns=columns)
     draw = torch.Generator().manual_seed(0)
     if cloud.triangles is not None:
         check_cloud(cloud.points, source.name)
-        points = on_surface(cloud.points, cloud.triangles, count or model.points, draw)
+        points = on_surface(cloud.points, cloud.triangles, count or model.points, draw, source.name)
     else:
         points = sample(check_cloud(cloud.points, source.name), count, draw, source.name)
     if model.fixed and (side is not None or len(points) != model.points):
         what = "no cubes" if side is not None else f"not {len(points):,}"
         raise UserError(f"{source.name}: {model.name} takes {model.points} points, {what}. points={model.points} takes as many at random")
-    points = points.to(next(model.parameters()).device)
+    # float64: brought to the model's device and type when they are centred.
     if side is None:
         return cubed.encode(model, points, name), len(points)
     return cubed.encode_cubes(model, points, side, name=name, tell=tell).streams[0], len(points)

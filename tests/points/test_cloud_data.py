@@ -79,14 +79,14 @@ def test_every_cut_is_an_error_or_still_the_points(folder: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("x.off", b"NOFF 1 1 1", "does not start with OFF"),
+        ("x.off", b"N 1 1 1", "does not start with OFF"),
         ("x.off", b"OFF 9 0 0\n1 2 3\n", "9 points are promised, 1 are there"),
         ("x.off", b"OFF 1 1 0\n1 2 3\n3 0 1 2\n", "a face names a point"),
         ("x.ply", b"plx", "no ply header"),
-        ("x.pcd", PCD.format("binary_compressed").encode(), "ascii and binary"),
+        ("x.pcd", PCD.format("gzip").encode(), "ascii, binary and binary_compressed"),
         ("x.bin", b"123", "cut short"),
         ("x.bin", b"", "cut short"),
-        ("x.xyz", b"1 2 3\n4 5\n", "row 2 has 2 numbers"),
+        ("x.xyz", b"1 2 3\n4 5\n", "line 2 has 2 numbers"),
         ("x.xyz", b"", "no points"),
         ("x.npy", b"\x93NUMPY", "not a readable"),
         ("x.txt", b"1 2 3", "there are: .ply"),
@@ -103,10 +103,12 @@ def test_meshes_are_sampled_evenly_by_area() -> None:
     drawn = on_surface(corners, torch.tensor([[0, 1, 2], [3, 4, 5]]), 20000, torch.Generator().manual_seed(0))
     low = drawn[:, 2] == 0
     assert low.double().mean() == pytest.approx(0.75, abs=0.015)  # 5 standard deviations
-    assert torch.allclose(drawn[low].mean(0), torch.tensor([1.0, 1 / 3, 0]), atol=0.03)
+    assert torch.allclose(drawn[low].mean(0), torch.tensor([1.0, 1 / 3, 0]).double(), atol=0.03)
     assert (drawn[:, :2] >= 0).all()
-    with pytest.raises(UserError, match="without area"):
-        on_surface(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]), 5, torch.Generator())
+    tiny = on_surface(1e-120 * corners.double(), torch.tensor([[0, 1, 2]]), 50, torch.Generator().manual_seed(0))
+    assert tiny[:, 0].max() > 1e-120
+    with pytest.raises(UserError, match="flat.ply: a mesh without area"):
+        on_surface(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]), 5, torch.Generator(), "flat.ply")
 
 
 def test_folder_of_clouds(folder: Path) -> None:
@@ -126,6 +128,23 @@ def test_folder_of_clouds(folder: Path) -> None:
     assert "bad.xyz" in skipping.skipped[0]
     with pytest.raises(UserError, match="4 points, 5 are wanted"):
         list(clouds(str(folder), points=5, recursive=False))
+
+
+@pytest.mark.parametrize("scale", ["l2", "linf"])
+def test_any_place_and_size_is_brought_to_one(scale: str, tmp_path: Path) -> None:
+    """Points are centred before they are rounded, and squares of them stay within what numbers hold."""
+    body = np.random.default_rng(0).uniform(-1, 1, (60, 3)).round(3)
+    kinds = {"a": body, "b": body + np.array([5e5, 5.4e6, 300]), "c": body * 1e200, "d": body * 1e-200, "e": (body * 1e25).astype("<f4")}
+    for name, points in kinds.items():
+        np.save(tmp_path / f"{name}.npy", points)
+    found = list(clouds(str(tmp_path), normalise=scale))
+    assert all(x.dtype == torch.float32 and torch.allclose(x, found[0][1], atol=1e-6) for _, x in found)
+    np.save(tmp_path / "f.npy", np.full((60, 3), 0.1))
+    with pytest.raises(UserError, match="f.npy: all 60 points are in one place"):
+        list(clouds(str(tmp_path), normalise=scale))
+    raw = clouds(str(tmp_path), normalise="none", on_error="skip")
+    assert list(dict(raw)) == ["a.npy", "e.npy"]
+    assert "b.npy: coordinates up to 5.4e+06" in raw.skipped[0]
 
 
 def test_wrong_choices_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,10 @@ def street(count: int = 900) -> Tensor:
 def test_writers_and_readers(kind: str, tmp_path: Path) -> None:
     points = street() / 3
     write_cloud(tmp_path / f"a{kind}", points)
-    assert torch.equal(read_cloud(tmp_path / f"a{kind}").points, points)
+    assert torch.equal(read_cloud(tmp_path / f"a{kind}").points.float(), points)
+    exact = points.double() + 5_400_000 + 1 / 3
+    write_cloud(tmp_path / f"b{kind}", exact)
+    assert torch.equal(read_cloud(tmp_path / f"b{kind}").points, exact)
     with pytest.raises(UserError, match="written as .ply"):
         write_cloud(tmp_path / "a.obj", points)
 
@@ -73,11 +76,46 @@ def test_a_cloud_comes_back_in_its_place(name: str, cloud: Tensor) -> None:
     assert len(decoded) == record["points_decoded"] == len(points)
 
 
-def test_one_point_and_equal_points_have_a_place(model: PointCode) -> None:
-    for points in (torch.tensor([[3.0, 4.0, 5.0]]), torch.full((40, 3), 7.0)):
+def test_equal_points_come_back_as_such(model: PointCode) -> None:
+    """Where they were, not as what the model makes of nothing."""
+    for points in (torch.tensor([[3.0, 4.0, 5.0]]), torch.full((40, 3), 7.0), torch.full((40, 3), 5_400_000.001, dtype=torch.float64)):
         stream = cubed.encode(model, points)
-        assert read_head(stream)[0].scale == (*points[0].tolist(), 1.0)
-        assert cubed.decode(model, stream)[0].shape == points.shape
+        assert read_head(stream)[0].scale == (*points[0].tolist(), cubed.SMALLEST)
+        assert (cubed.decode(model, stream)[0] - points.double()).abs().max() < 1e-30
+
+
+def test_far_from_the_origin_nothing_is_lost(model: PointCode, tmp_path: Path) -> None:
+    """A body of three metres at UTM coordinates codes and comes back as it does at the origin, by file and in cubes."""
+    body = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 1
+    far = torch.tensor([500_000.125, 5_400_000.0625, 300.0], dtype=torch.float64)
+    write_cloud(tmp_path / "far.xyz", body + far)
+    points = read_cloud(tmp_path / "far.xyz").points
+    near, there = cubed.encode(model, body), cubed.encode(model, points)
+    assert len(there) == len(near) + 12  # the centre as float64
+    assert unpack(there)[1] == unpack(near)[1]
+    found = cubed.decode(model, there)[0]
+    assert found.dtype == torch.float64
+    assert (found - far - cubed.decode(model, near)[0].double()).abs().max() < 1e-6
+    assert len(found[:, 1].unique()) > 100
+    write_cloud(tmp_path / "back.ply", found)
+    assert torch.equal(read_cloud(tmp_path / "back.ply").points, found)
+    moved = torch.tensor([500_000.0, 5_400_000.0, 300.0], dtype=torch.float64)  # by whole cubes
+    cut, away = (cubed.encode_cubes(model, p, 2.0).streams[0] for p in (body, body + moved))
+    assert [c.segments for c in unpack_cubes(cut)[1]] == [c.segments for c in unpack_cubes(away)[1]]
+    assert (cubed.decode(model, away)[0] - moved - cubed.decode(model, cut)[0].double()).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-25, 1e25])
+def test_very_small_and_large_bodies(size: float, model: PointCode) -> None:
+    """They code as a body of size 1 does."""
+    body = 2 * torch.rand(100, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 1
+    if size < cubed.SMALLEST:
+        with pytest.raises(UserError, match="scale it up"):
+            cubed.encode(model, body * size)
+        return
+    plain = cubed.decode(model, cubed.encode(model, body))[0].double()
+    found = cubed.decode(model, cubed.encode(model, body * size))[0].double() / size
+    assert (found - plain).abs().max() < 0.05 * (plain - plain.mean(0)).abs().max()
 
 
 def test_cubes_are_coded_each_for_itself(model: PointCode) -> None:

@@ -123,3 +123,35 @@ def test_h5py_is_asked_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"pip install lc_bench\[points\]"):
         load("modelnet40-h5")
+
+
+def test_rows_of_s3dis_with_control_characters(root: Path) -> None:
+    """One stands for a blank or for nothing; what neither makes six numbers of is refused, or skipped."""
+    top = root / "Stanford3dDataset_v1.2_Aligned_Version" / "Area_5"
+    rows = ["1 2 3 185\x10187 180", "4 5 6 18\x105 7 8", "7 8\x10 9 1 2 3", "1 1 1 2 2 2\r"]
+    for room, text in (("hall_1", rows), ("hall_2", [*rows, "1 2\x10x 3 4 5 6"]), ("hall_3", ["1 2 3 4 5 6", "1 2 3"])):
+        (top / room).mkdir(parents=True)
+        (top / room / f"{room}.txt").write_text("\n".join(text) + "\n", newline="")
+    data = load("s3dis", "points=null", "normalise=none", "on_error=skip")
+    found = dict(data)
+    assert list(found) == ["Area_5/hall_1"]
+    assert found["Area_5/hall_1"].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [1, 1, 1]]
+    assert len(data.skipped) == 2
+    with pytest.raises(UserError, match="hall_2.*on_error=skip"):
+        list(load("s3dis", "points=null", "on_error=fail"))
+
+
+def test_every_set_takes_on_error(root: Path) -> None:
+    """A cut frame is left out of training on cubes, too."""
+    for name in ("shapes", "modelnet10", "modelnet40", "kitti", "semantickitti", "modelnet40-h5", "shapenet-part", "s3dis", "clouds"):
+        assert "on_error" in compose(f"data={name}", *(["data.path=."] if name == "clouds" else [])).data, name
+    frame = numbers(2000, 4) * np.array([1, 1, 0.1, 0.0], np.float32)
+    (root / "kitti").mkdir()
+    frame.tofile(root / "kitti" / "a.bin")
+    (root / "kitti" / "b.bin").write_bytes(frame.tobytes()[:-3])
+    for split in ("train", "test"):
+        data = load("kitti", f"split={split}", "on_error=skip")
+        assert len(dict(data)) == (4 * 2 if split == "train" else 1)
+        assert "b.bin" in data.skipped[0]
+        with pytest.raises(UserError, match="b.bin"):
+            list(load("kitti", f"split={split}"))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lc_bench.data.shapes import shapes
 from lc_bench.report import write_report
-from lc_bench.report.solids import MOST_CLOUDS, MOST_POINTS, for_page, some
+from lc_bench.report.solids import MOST_CLOUDS, MOST_POINTS, draw_stills, for_page, some
 
 
 def unpacked(cloud: dict) -> np.ndarray:
@@ -66,3 +66,21 @@ def test_page_and_stills(report: tuple[Path, dict[str, Tensor]]) -> None:
     left, right = drawn[:, :middle].sum(), drawn[:, middle:].sum()
     assert left > 1000
     assert 0.2 * left < right < 0.8 * left, "the decoded half cloud is not drawn as half a cloud"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_stills_show_a_long_body_to_its_ends(axis: int, tmp_path: Path) -> None:
+    """A rod with a ball at each end, at UTM coordinates: as many points are drawn at the ends as in the middle."""
+    draw = torch.Generator().manual_seed(0)
+    rod = torch.zeros(900, 3, dtype=torch.float64)
+    rod[:, axis] = torch.linspace(-20, 20, 3).repeat_interleave(300)
+    rod += 0.2 * torch.randn(900, 3, generator=draw) + torch.tensor([500_000.0, 5_400_000.0, 300.0])
+    (path,) = draw_stills({"rod/a": {"original": rod}}, tmp_path)
+    assert path.name == "cloud-rod-a.png"
+    drawn = np.asarray(Image.open(path).convert("L"))[24:] < 230  # below the title
+    rows, columns = np.nonzero(drawn)
+    along = rows if np.ptp(rows) > np.ptp(columns) else columns
+    ends = np.sort(along)[[0, -1]]
+    thirds = np.histogram(along, 3, (ends[0], ends[1]))[0]
+    assert np.ptp(ends) > 0.6 * drawn.shape[1]
+    assert thirds.min() > 0.4 * thirds.max()
