@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format docs coder fuzz clean
+.PHONY: help setup bench test check format docs coder fuzz clean clean-outputs
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -49,5 +49,8 @@ fuzz: $(STAMP)  ## 10,000 malformed streams: each an error, or the image that wa
 	$(BIN)/python benchmarks/fuzz.py --count $(COUNT) --seed $(SEED) $(ARGS)
 	$(BIN)/python benchmarks/fuzz_clouds.py --seed $(SEED)
 
-clean:  ## remove .venv, caches and outputs
-	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist docs/_build
+clean:  ## remove .venv and caches; what runs left in outputs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist docs/_build
+
+clean-outputs:  ## remove outputs/: all runs, their weights and reports
+	rm -rf outputs

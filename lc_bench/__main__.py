@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from .config import choices, conf_dir, explain, groups, own_conf_dir
+from .config import check_choice, choices, conf_dir, explain, given_in, groups, make, own_conf_dir
 from .errors import UserError, unknown
 from .ops import stopping
 from .ops.notices import hide_known
@@ -39,8 +39,6 @@ failures: list[UserError] = []
 
 
 def _run(cfg) -> object:  # type: ignore[no-untyped-def]
-    from hydra.utils import get_method
-
     hide_known()
     for key, least in (("threads", 1), ("seed", 0)):
         value = cfg[key]
@@ -50,8 +48,10 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
         import torch
 
         torch.set_num_threads(cfg.threads)
+    # Not get_method, which takes any name: what a configuration may call is for Hydra's instantiate to say.
+    run_it = make({"_target_": cfg.run._target_, "_partial_": True})
     with folders.occupied(cfg):
-        return get_method(cfg.run._target_)(cfg)
+        return run_it(cfg)
 
 
 def main() -> None:
@@ -81,6 +81,7 @@ def command(folder: Path) -> int:
     try:
         find_own_conf(sys.argv)
         check_overrides(sys.argv[1:])
+        take_from_weights(sys.argv)
         sys.argv[1:] = for_jobs_only(sys.argv[1:], groups())
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
     except KeyboardInterrupt:
@@ -125,6 +126,21 @@ def find_own_conf(arguments: list[str]) -> None:
     folder = own_conf_dir()
     if folder is not None:
         arguments += ["--config-dir", str(folder)]
+
+
+def take_from_weights(arguments: list[str]) -> None:
+    """A file of weights says which model it is of and for which metric, where the command does not."""
+    given = given_in(arguments[1:])
+    source = given.get("weights", "auto").strip("'\"")
+    if source in ("auto", "none", "null", "") or "model" in given or not Path(source).expanduser().is_file():
+        return
+    from .trained import words_for
+
+    known = [word for word in words_for(source) if word.partition("=")[0] not in given]
+    for word in known:
+        group, _, name = word.partition("=")
+        check_choice(group, name)
+    arguments += known
 
 
 def check_overrides(arguments: list[str]) -> None:
