@@ -16,6 +16,7 @@ from .ops import stopping
 from .ops.notices import hide_known
 from .runs import folders
 from .runs.apart import end_with_parent, leave_cause
+from .runs.settled import settled
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
 
 
@@ -40,6 +41,7 @@ failures: list[UserError] = []
 
 def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     hide_known()
+    cfg = settled(cfg)
     for key, least in (("threads", 1), ("seed", 0)):
         value = cfg[key]
         if not (value is None and key == "threads") and (isinstance(value, bool) or not isinstance(value, int) or value < least):
@@ -80,7 +82,7 @@ def command(folder: Path) -> int:
     code = 0
     try:
         find_own_conf(sys.argv)
-        check_overrides(sys.argv[1:])
+        sys.argv[1:] = check_overrides(sys.argv[1:])
         take_from_weights(sys.argv)
         sys.argv[1:] = for_jobs_only(sys.argv[1:], groups())
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
@@ -143,17 +145,32 @@ def take_from_weights(arguments: list[str]) -> None:
     arguments += known
 
 
-def check_overrides(arguments: list[str]) -> None:
-    """Wrong names of groups' choices, before anything is composed; sweeps such as model=a,b are checked one by one."""
+SEVERAL = ("anchor", "logger", "experiment", "callbacks")  # groups of which more than one file is taken
+NOTHING = {"anchor": "anchor=[]", "logger": "logger=[]", "scheduler": "~scheduler", "experiment": "experiment=[]"}  # for null
+
+
+def check_overrides(arguments: list[str]) -> list[str]:
+    """Choices of groups, before anything is composed; sweeps such as model=a,b are checked one by one. Returns the arguments.
+
+    Hydra takes no null for a group: of those that may be left out, it becomes what leaves them out.
+    """
     known = groups()
+    checked = []
     for argument in arguments:
-        if argument.startswith("-") or "=" not in argument:
+        group, is_given, value = argument.partition("=")
+        if not is_given or group not in known or "(" in value:
+            checked.append(argument)
             continue
-        group, _, value = argument.partition("=")
-        if group in known and value not in ("null", "", "[]") and "(" not in value:
-            for choice in value.strip("[]").split(","):
-                if choice.strip() not in choices(group):
-                    raise unknown(group, choice, choices(group))
+        if value == "null" and group in NOTHING:
+            checked.append(NOTHING[group])
+            continue
+        if value.startswith("[") and group not in SEVERAL and (conf_dir() / group).is_dir():
+            raise UserError(f"{argument}: takes one, such as {group}={choices(group)[0]}; -m {group}=a,b goes through several")
+        for choice in value.strip("[]").split(",") if value != "[]" else ():
+            if choice.strip("'\" ") not in choices(group):
+                raise unknown(group, choice, choices(group))
+        checked.append(argument)
+    return checked
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def _composed(name: str, quality: float, overrides: Mapping[str, Any], *words: s
     for key in overrides:
         if key not in known:
             keys = [str(k) for k in known if k not in ("net", "reference_names")]
-            raise unknown(key, overrides[key], [*SETTINGS, *keys], f"The last {len(keys)} are those of {name}.")
+            raise unknown(key, overrides[key], [*SETTINGS, *keys], f"The last {len(keys)} are those of {name}.", wrong=key)
     # Text is in Hydra's grammar: groups="[2,4]".
     chosen = [f"model.{k}={v if isinstance(v, str) else literal(v)}" for k, v in overrides.items()]
     return compose(f"model={name}", f"quality={quality}", *words, *chosen)

@@ -270,14 +270,14 @@ def qualities_of(cfg: DictConfig) -> list[float]:
     listed = list(range(1, count + 1)) if quality == "all" else quality
     listed = [listed] if isinstance(listed, int | float) else listed
     if (not OmegaConf.is_list(listed) and not isinstance(listed, list)) or not listed:
-        raise UserError(f"quality={quality}: give one of 1..{count}, a list such as quality=[1,3], or all")
+        raise UserError(f"quality={typed(quality)}: give one of 1..{count}, a list such as quality=[1,3], or all")
     between = is_variable(cfg)
     for q in listed:
         if between and isinstance(q, float) and 1 <= q <= count:
             continue
         if isinstance(q, bool) or not isinstance(q, int) or not 1 <= q <= count:
-            raise UserError(f"quality={q}: {cfg.model.name} has qualities 1..{count}. Each is one published operating point")
-    return list(listed)
+            raise UserError(f"quality={typed(q)}: {cfg.model.name} has qualities 1..{count}. Each is one published operating point")
+    return list(dict.fromkeys(listed))
 
 
 def check_level(cfg: DictConfig) -> None:

@@ -16,10 +16,13 @@ class StreamError(UserError):
     """A compressed stream that cannot be decoded: damaged, cut short, or written by another model."""
 
 
-def unknown(what: str, given: object, allowed: Iterable[object], advice: str = "") -> UserError:
-    """The one sentence for a wrong choice: what was given, everything that exists, and which of it is meant."""
+def unknown(what: str, given: object, allowed: Iterable[object], advice: str = "", wrong: str | None = None) -> UserError:
+    """The one sentence for a wrong choice: what was given, everything that exists, and which of it is meant.
+
+    wrong: the word that is not known; None where it is what was given.
+    """
     known = [str(a) for a in allowed]
-    meant = closest(str(given), known)
+    meant = closest(str(given) if wrong is None else wrong, known)
     words = [
         f"{what}={given}: not known.",
         f"Did you mean {meant}?" if meant else "",
