@@ -1,6 +1,7 @@
 # Everything runs in .venv, which the first call makes from what constraints.txt pins.
 PYTHON ?= python3.11
 COUNT ?= 10000
+FILES ?= 2000
 SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format docs coder fuzz clean clean-outputs
+.PHONY: help setup bench test check format docs coder fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -45,12 +46,10 @@ docs: $(STAMP)  ## the documentation as a site, docs/_build/html/index.html
 coder: $(STAMP)  ## speed and size of the entropy coder
 	$(BIN)/python benchmarks/coder.py $(ARGS)
 
-fuzz: $(STAMP)  ## 10,000 malformed streams: each an error, or the image that was written (COUNT=, SEED=); 2,000 damaged files of each kind of cloud
+fuzz: $(STAMP)  ## 10,000 malformed streams, 2,000 damaged files for each reader: an error, or what was written (COUNT=, FILES=, SEED=)
 	$(BIN)/python benchmarks/fuzz.py --count $(COUNT) --seed $(SEED) $(ARGS)
-	$(BIN)/python benchmarks/fuzz_clouds.py --seed $(SEED)
+	$(BIN)/python benchmarks/fuzz_files.py --count $(FILES) --seed $(SEED)
+	$(BIN)/python benchmarks/fuzz_clouds.py --count $(FILES) --seed $(SEED)
 
-clean:  ## remove .venv and caches; what runs left in outputs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist docs/_build
-
-clean-outputs:  ## remove outputs/: all runs, their weights and reports
-	rm -rf outputs
+clean:  ## remove .venv, caches and outputs
+	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist docs/_build

@@ -128,3 +128,18 @@ def test_two_sweeps_of_one_second(here: Path) -> None:
         made.append(SimpleNamespace(dir=config.hydra.sweep.dir, words=list(config.hydra.overrides.hydra)))
     assert [one.dir for one in made] == ["outputs/sweep/now", "outputs/sweep/now-2"]
     assert "hydra.sweep.dir='outputs/sweep/now-2'" in made[1].words
+
+
+def test_two_commands_do_not_write_one_folder_of_files(
+    here: Path, bench: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And none leaves anything there but its files."""
+    monkeypatch.setattr(folders, "WAIT", 0)
+    words = ["run=compress", "input=photos", "output=coded", *(word for word in bench if word.startswith(("model", "quality", "weights")))]
+    with folders.alone_in(here / "coded"):
+        (told,) = refused(monkeypatch, capsys, *words)
+    assert "another command is writing there" in told
+    call(monkeypatch, *words)
+    assert [path.name for path in (here / "coded").iterdir()] == ["a.lcb"]
+    monkeypatch.setenv("LC_BENCH_CACHE", str(here / "photos" / "a.png"))
+    call(monkeypatch, *words, "overwrite=true")

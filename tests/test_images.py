@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
 import zlib
 from pathlib import Path
@@ -10,17 +11,19 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from conftest import ROOT, refused
 from PIL import Image
 
-from lc_bench.data import deep
+from lc_bench.data import deep, folder
 from lc_bench.data.images import DECODERS, read_pixels
-from lc_bench.data.pixels import open_pixels
+from lc_bench.data.pixels import READABLE, open_pixels
 from lc_bench.errors import UserError
 from lc_bench.ops.paths import printable
+from lc_bench.runs.places import jobs_of
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 65536, (7, 9, 3), dtype=np.uint16)
-EXIF = Image.Exif()
+TINY = ["model=bmshj2018-factorized", "quality=1", "weights=none", "model.N=8", "model.M=8", "threads=1"]
 
 
 def rounded(values: np.ndarray, white: float) -> np.ndarray:
@@ -272,3 +275,70 @@ def test_names_are_printable() -> None:
     assert printable("caf\udce9.png") == "caf\\xe9.png"
     assert printable("a\nb\x1b[31m.png") == "a\\nb\\x1b[31m.png"
     printable("\udcff\udc80").encode()
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "avif", "tiff", "npy"])
+def test_mutated_files_are_read_or_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample of what `make fuzz` runs."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    fuzz_files = importlib.import_module("fuzz_files")
+    outcomes, bad, _, grown = fuzz_files.run(name, 60, 1, tmp_path)
+    assert not bad
+    assert min(outcomes["read"], outcomes["refused"]) > 0
+    assert grown < fuzz_files.MEBIBYTES
+
+
+def test_a_bad_file_of_a_folder_is_told_or_skipped(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a decoder raises: the others go on, with data.on_error=skip as well."""
+    (here / "set").mkdir()
+    for name in ("a.png", "b.avif", "c.png"):
+        Image.fromarray(np.repeat(rounded(DEEP, 65535), 9, 0)).save(here / "set" / name)
+    whole = (here / "set" / "b.avif").read_bytes()
+    (here / "set" / "b.avif").write_bytes(whole[: len(whole) // 2])
+    (here / "set" / "d.npy").write_bytes(b"\x93NUMPY\1\0v\0{'descr': '|u1', 'shape': (8, 8, 3), ".ljust(128))
+    (here / "set" / "e.png").symlink_to("nowhere")
+    told = refused(monkeypatch, capsys, "run=compress", "input=set", "output=coded", *TINY)
+    assert [line.split(":")[1].strip() for line in told[:-1]] == ["set/b.avif", "set/d.npy", "set/e.png"]
+    assert "3 of 5 files failed" in told[-1]
+    assert sorted(p.name for p in (here / "coded").iterdir()) == ["a.lcb", "c.lcb"]
+    images = folder("set", on_error="skip")
+    assert [name for name, _ in images] == ["a.png", "c.png"]
+    assert [line.split(":")[0] for line in images.skipped] == ["b.avif", "set/e.png"]
+
+
+def test_links_and_hidden_files(here: Path) -> None:
+    """Linked folders are followed, loops are not, and what macOS leaves beside a file is none."""
+    for name in ("real/deep/a.png", "set/b.png", "set/._b.png", "set/.hidden/c.png", "set/__MACOSX/._b.png"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rounded(DEEP, 65535)).save(here / name)
+    (here / "set" / "train").symlink_to("../real")
+    (here / "set" / "test").symlink_to("../real/deep")
+    (here / "real" / "again").symlink_to(".")
+    (here / "real" / "deep" / "up").symlink_to(here / "set")
+    assert folder("set").names == ("b.png", "test/a.png", "train/deep/a.png")
+    assert folder("set", recursive=False).names == ("b.png",)
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "expected"),
+    [
+        (["a.png", "a.jpg", "b.png"], "set", ["a.jpg.lcb", "a.png.lcb", "b.lcb"]),
+        (["a.png", "a.jpg", "b.png"], "set/*.png", ["a.png.lcb", "b.lcb"]),
+        (["A.png", "a.jpg"], "set", ["A.png.lcb", "a.jpg.lcb"]),
+        (["a.png", "a.jpg", "a.png.bmp"], "set", ["a.jpg.lcb", "a.png.bmp.lcb", "a.png.lcb"]),
+        (["x/a.png", "y/a.png"], "set/**/*.png", ["x/a.lcb", "y/a.lcb"]),
+        ([f"{'n' * 251}.png", f"{'n' * 251}.bmp"], "set", []),
+    ],
+)
+def test_files_of_one_name_stay_apart(present: list[str], asked: str, expected: list[str], here: Path) -> None:
+    for name in present:
+        (here / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / "set" / name).touch()
+    jobs, many = jobs_of(asked, "coded", READABLE, lambda _: ".lcb", (".lcb",), writes=True)
+    targets = sorted(job.target.relative_to("coded").as_posix() for job in jobs)
+    assert many
+    assert len(set(targets)) == len(jobs)
+    if len(present[0]) < 200:
+        assert targets == expected
+    else:
+        assert all(len(target) == 255 and target.endswith(".lcb") for target in targets)

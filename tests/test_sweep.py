@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,8 @@ from PIL import Image
 
 from lc_bench.config import compose, explain, groups, job_folder
 from lc_bench.errors import UserError
-from lc_bench.runs.sweep import Status, check_same, digest, for_jobs_only, read_status, threads_of
+from lc_bench.runs.apart import Apart
+from lc_bench.runs.sweep import Status, check_same, digest, for_jobs_only, read_status, run_apart, threads_of
 from lc_bench.runs.sweep_end import benchmarks_of, differences, joined_levels, told_apart
 
 TINY = ["weights=none", "model.N=8", "model.M=12", "anchor=[jpeg]", "threads=1"]
@@ -142,6 +144,26 @@ def test_trainings_end_in_a_table(photos: Path, tmp_path: Path) -> None:
     assert f"weights={tmp_path}" in ended.stdout
 
 
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [(0, "ok"), (2, "failed"), (-9, "failed"), (143, "interrupted"), (130, "interrupted"), (138, "interrupted"), (-15, "interrupted")],
+)
+def test_a_job_that_was_asked_to_end_is_unfinished(code: int, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By somebody else than the sweep: its other jobs go on."""
+
+    class Ended(Apart):
+        def __init__(self, arguments: list[str], folder: Path, *_: object, **__: object) -> None:
+            self.folder, self.log = folder, None
+            self.process = SimpleNamespace(returncode=code, poll=lambda: code)  # type: ignore[assignment]
+
+    monkeypatch.setattr("lc_bench.runs.sweep.Apart", Ended)
+    status = Status()
+    run_apart(status, tmp_path / "job", [], 0, in_terminal=True)
+    assert status.state == state
+    assert bool(status.cause) == (state == "failed")
+    assert not (tmp_path / ".stop").exists()
+
+
 def test_names_of_folders() -> None:
     words = ["data=kodak", "quality=1", "model=mbt2018-mean", "run.images=2", "seed=3"]
     assert job_folder(words, ["quality"]) == "model-mbt2018-mean+data-kodak+quality-1"
@@ -159,6 +181,10 @@ def test_keys_of_swept_models_are_left_to_the_jobs() -> None:
     ours = for_jobs_only(words, groups())
     assert ours == ["-m", "model=a,b", "model.N=choice(8)", "model.act=choice('x,y')", "quality=1,2", "hydra.x.y=1", "+run.z=1", "sweep=s"]
     assert for_jobs_only(["-m", "quality=1,2", "model.N=8"], groups()) == ["-m", "quality=1,2", "model.N=8"]
+    assert for_jobs_only(["-m", "model=a,b", "run.val=null", "data.path=[a,null]"], groups())[2:] == [
+        "run.val=null",
+        "data.path=choice([a,null])",
+    ]
     assert for_jobs_only(["model=a", "model.N=8"], groups()) == ["model=a", "model.N=8"]
 
 

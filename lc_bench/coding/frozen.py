@@ -21,6 +21,8 @@ from .tables import Tables
 
 STEPS_KEPT = 2  # of a latent of variable step, whose tables take tens of MiB for each: a stream's header says which
 
+_steps = threading.Lock()  # of no model, so that models can be copied
+
 
 def weights_digest(model: nn.Module) -> bytes:
     """SHA-256 over names, types and values of the state."""
@@ -71,7 +73,6 @@ class Frozen:
         self.device = next(model.parameters()).device
         self._tables: dict[HasTables, Tables] = {}
         self._of_steps: dict[HasTables, Tables] = {}  # the latest last
-        self._lock = threading.Lock()
         self._exact: dict[nn.Module, nn.Module] = {}
         self._meta: dict[nn.Module, nn.Module] = {}
         self._shapes: dict[tuple[nn.Module, tuple[int, ...]], torch.Size] = {}
@@ -89,7 +90,7 @@ class Frozen:
         """Probability tables of a prior's family, on the model's device."""
         if family in self._tables:
             return self._tables[family]
-        with self._lock:  # of a step that a level asks for
+        with _steps:  # of a step that a level asks for
             found = self._of_steps.pop(family, None) or family.make_tables().to(self.device)
             self._of_steps[family] = found
             while len(self._of_steps) > STEPS_KEPT:

@@ -34,10 +34,11 @@ class Decoded:
     """Pixels of each image of a set, by its place; what an unreadable one has to say instead."""
 
     def __init__(self, images: ImageSet) -> None:
-        times = [(images.label(p), p.stat().st_size, p.stat().st_mtime_ns) for p in images.paths]
+        times = [(images.label(p), *_state(p)) for p in images.paths]
         key = hashlib.sha256(repr((str(images.root), times)).encode()).hexdigest()[:16]
         folder = cache_dir() / "decoded"
-        self.file, index = folder / f"{images.name}-{key}.u8", folder / f"{images.name}-{key}.json"
+        name = f"{images.name[:50]}-{key}"
+        self.file, index = folder / f"{name}.u8", folder / f"{name}.json"
         if not index.is_file():
             with alone(folder):
                 if not index.is_file():
@@ -60,6 +61,15 @@ class Decoded:
             self.values = np.memmap(self.file, np.uint8, "r")
         start, height, width = entry
         return self.values[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time; of a file that is not there, which whoever reads it tells, nothing."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
 
 
 def _decode(images: ImageSet, file: Path, index: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .opening import DamagedError
 
-ORIENTATION = 0x0112  # tag of EXIF and TIFF
+ORIENTATION, PHOTOMETRIC = 0x0112, 0x0106  # tags of EXIF and TIFF
 BAND = 256  # rows that are in floating point at a time
 LARGEST = 1 << 28  # pixels of an image, as many as a stream may have
 LARGEST_DECODED = 3 * LARGEST  # bytes of decoded values
@@ -97,12 +97,12 @@ def read_tiff(path: Path) -> np.ndarray:
     """-> (H, W, 3) uint8, turned. DamagedError for signed, floating-point and 32-bit values: nothing says what would be white."""
     with _tiff(path) as file:
         page = file.pages.first
-        kind, bits, samples = int(page.photometric), page.bitspersample, page.samplesperpixel
+        kind, bits, samples = int(page.tags.valueof(PHOTOMETRIC, -1)), page.bitspersample, page.samplesperpixel
         if not _is_unsigned(page) or not isinstance(bits, int) or bits > 16:
             raise DamagedError(f"samples of {_said(page)}; whole numbers from 0 on of up to 16 bits a channel can be read")
         colours = {TIFF_WHITE_IS_ZERO: 1, TIFF_BLACK_IS_ZERO: 1, TIFF_RGB: 3, TIFF_PALETTE: 1, TIFF_CMYK: 4}.get(kind)
         if colours is None or samples < colours or page.imagedepth != 1:
-            raise DamagedError(f"{samples} samples of {bits} bits as {page.photometric!r}; grey, RGB, palettes and CMYK can be read")
+            raise DamagedError(f"{samples} samples of {bits} bits as colours of kind {kind}; grey, RGB, palettes and CMYK can be read")
         check_size(page.imagelength, page.imagewidth, samples * (2 if bits > 8 else 1))
         if page.is_tiled:
             check_size(page.tilelength, page.tilewidth, samples * (2 if bits > 8 else 1))

@@ -7,14 +7,17 @@ A kept list holds as long as no folder that the pattern goes into has changed: a
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Container
 from pathlib import Path
 
 from ..errors import UserError
-from ..ops.paths import cache_dir, printable
+from ..ops.paths import cache_for, printable
 from ..ops.whole import written_whole
 from .images import SUFFIXES
+
+log = logging.getLogger(__name__)
 
 LONG = 10_000  # images from which on a list is kept
 
@@ -55,17 +58,28 @@ def found(root: Path, pattern: str) -> list[Path]:
     folders = sorted(p for p in root.glob(above or ".") if p.is_dir())
     state = hashlib.sha256(repr((str(root), pattern, [(str(p), p.stat().st_mtime_ns) for p in folders])).encode()).hexdigest()
     key = hashlib.sha256(repr((str(root), pattern)).encode()).hexdigest()[:16]
-    kept = cache_dir() / "listings" / f"{key}.txt"
-    if kept.is_file():
-        first, *lines = kept.read_text().splitlines()
+    cache = cache_for("listings")
+    kept = None if cache is None else cache / f"{key}.txt"
+    if kept is not None and kept.is_file():
+        first, *lines = kept.read_text("utf-8", "surrogateescape").split("\n")
         if first == state:
             return [root / line for line in lines]
     names = [(folder, entry) for folder in folders for entry in sorted(os.listdir(folder))]
     paths = [folder / entry for folder, entry in names if _is_image(entry) and Path(entry).match(name)]
-    if len(paths) >= LONG:
-        with written_whole(kept) as part:
-            part.write_text("\n".join([state, *(p.relative_to(root).as_posix() for p in paths)]))
+    if len(paths) >= LONG and kept is not None:
+        _keep(kept, [state, *(p.relative_to(root).as_posix() for p in paths)])
     return paths
+
+
+def _keep(kept: Path, lines: list[str]) -> None:
+    """Unless the disk is full, or a name has a line's end."""
+    if any("\n" in line for line in lines):
+        return
+    try:
+        with written_whole(kept) as part:
+            part.write_text("\n".join(lines), "utf-8", "surrogateescape")
+    except OSError as error:
+        log.warning(f"{printable(kept)}: the list of images is not kept ({error.strerror})")
 
 
 def _is_image(name: str) -> bool:

@@ -5,6 +5,7 @@ Arrays (.npy) are (H, W, 3), (H, W, 1) or (H, W): uint8, uint16, or floating poi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..ops.paths import printable
-from ..ops.whole import written_whole
+from ..ops.whole import make_room, written_whole
 from .deep import check_size
 from .images import SUFFIXES, read_image, to_unit
 from .opening import DamagedError, reading
@@ -45,7 +46,8 @@ class Pixels:
         rows, columns = slice(top, top + height), slice(left, left + width)
         if isinstance(self.values, Tensor):
             return to_unit(self.values[:, rows, columns])
-        part = self.values[rows, columns].astype(np.float32) / LARGEST[self.values.dtype.str[1:]]
+        with np.errstate(all="ignore"):  # what is out of bounds is told below
+            part = self.values[rows, columns].astype(np.float32) / LARGEST[self.values.dtype.str[1:]]
         if not (part.min() >= 0 and part.max() <= 1):  # also catches NaN
             raise UserError(f"{self.name}: values from {part.min()} to {part.max()}; floating point has to lie in 0 to 1, without NaN")
         part = part if part.ndim == 3 else part[..., None]
@@ -76,12 +78,16 @@ def canvas(path: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """(H, W, 3) uint8, to be filled in the block; then it is the file, of the kind that its suffix says."""
     shape = (*size, 3)
     with written_whole(path) as part:
-        if path.suffix.lower() == ".npy":
-            yield np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-        elif path.suffix.lower() == ".ppm":
-            head = f"P6\n{size[1]} {size[0]}\n255\n".encode()
-            part.write_bytes(head)
-            yield np.memmap(part, np.uint8, "r+", len(head), shape)
+        if path.suffix.lower() in (".npy", ".ppm"):
+            with part.open("wb") as file:
+                if path.suffix.lower() == ".npy":
+                    form = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, form)
+                else:
+                    file.write(f"P6\n{size[1]} {size[0]}\n255\n".encode())
+                start = file.tell()
+            make_room(part, start + math.prod(shape))
+            yield np.memmap(part, np.uint8, "r+", start, shape)
         else:
             out = np.empty(shape, np.uint8)
             yield out

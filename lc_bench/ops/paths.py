@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from pathlib import Path
 
 from ..errors import UserError
+
+log = logging.getLogger(__name__)
+
+# What is wrong with a user's disk or rights, and not with the program.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EIO, errno.ENXIO)
+FULL = ("No space left on device", "PytorchStreamWriter failed writing", "Disk quota exceeded")  # as libraries pass it on
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -35,7 +43,44 @@ def cache_dir() -> Path:
     return home / ".cache" / "lc_bench"
 
 
+def cache_for(what: str) -> Path | None:
+    """The folder `what` of the cache, made if need be; None, and a notice, where nothing can be kept there.
+
+    For what only saves time. Whatever needs a place to be at all takes `cache_dir`.
+    """
+    try:
+        folder = cache_dir() / what
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+        reason = f"{printable(folder)} cannot be written"
+    except UserError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{printable(error.filename or what)}: {error.strerror}"
+    if what not in _told:
+        _told.add(what)
+        log.warning(f"{what} are not kept from run to run: {reason}. LC_BENCH_CACHE names another folder")
+    return None
+
+
+_told: set[str] = set()
+
+
 def data_root() -> Path:
     """LC_BENCH_DATA, else `data` in the cache: the folder that holds data sets."""
     given = os.environ.get("LC_BENCH_DATA")
     return expanded(given) if given else cache_dir() / "data"
+
+
+def disk_fault(error: BaseException) -> UserError | None:
+    """One line for a full or read-only disk, missing rights and the like, behind an error or those that it came of; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            about = os.fsdecode(cause.filename) if isinstance(cause.filename, str | bytes) else ""
+            return UserError(f"{printable(about) if about else 'writing'}: {cause.strerror}. Make room, or give output= another folder")
+        if any(words in str(cause) for words in FULL):
+            return UserError(f"writing: {' '.join(str(cause).split())[:200]}. Make room, or give output= another folder")
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -28,7 +28,7 @@ from ..errors import UserError, unknown
 from ..models import TransformCode
 from ..ops import stopping
 from ..ops.device import device_name, machine_stamp
-from ..ops.paths import cache_dir
+from ..ops.paths import cache_for
 from ..ops.progress import progress
 from ..report import write_report
 from ..report.pictures import MOST_PICTURES
@@ -161,7 +161,7 @@ def run_anchor(anchor: AnyAnchor, data: ImageSet | CloudSet, places: Iterable[in
 
 def make_anchors(cfg: DictConfig, overlays: Iterable[str] = ()) -> list[AnyAnchor]:
     """Those that can run here. overlays: curves of others, which BD-rate may be relative to as well."""
-    anchors = [make(node, cache=cache_dir() / "anchors" if cfg.run.cache else None) for node in (cfg.get("anchor") or {}).values()]
+    anchors = [make(node, cache=cache_for("anchors") if cfg.run.cache else None) for node in (cfg.get("anchor") or {}).values()]
     for missing in [a for a in anchors if not isinstance(a, Anchor) and a.missing]:
         log.warning(missing.missing)
         anchors.remove(missing)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import glob
-import itertools
 import logging
 import math
 import mmap
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,26 +26,22 @@ from ..coding.container import Header, Stream, is_cubed, is_tiled, pack, read_he
 from ..coding.cubes import unpack_cubes
 from ..coding.tiles import TileFile, tiles_of
 from ..data.images import to_bytes
-from ..data.listing import files_below
 from ..data.pixels import READABLE, WRITABLE, canvas, open_pixels
 from ..errors import StreamError, UserError, unknown
 from ..models import PointCode, TransformCode, tiled
 from ..ops.device import pick_device
+from ..ops.paths import printable
 from ..ops.progress import progress
 from ..ops.whole import written_whole
 from . import clouds
+from .folders import alone_in
 from .origin import is_given, load_for, load_one, words_of
+from .places import Job, jobs_of
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".lcb"
 Tell = Callable[[int, int], None]  # so much is done of so much
-
-
-@dataclass(frozen=True)
-class Job:
-    source: Path
-    target: Path
 
 
 def compress(cfg: DictConfig) -> None:
@@ -103,7 +98,7 @@ def decompress(cfg: DictConfig) -> None:
             model, allowed = models[key], clouds.WRITABLE if isinstance(models[key], PointCode) else WRITABLE
             if job.target.suffix.lower() not in allowed:
                 kind = "a cloud" if isinstance(model, PointCode) else "an image"
-                raise UserError(f"output={job.target}: {kind} is written as {', '.join(allowed)}")
+                raise UserError(f"output={printable(job.target)}: {kind} is written as {', '.join(allowed)}")
             if isinstance(model, PointCode):
                 if region is not None:
                     raise UserError("region: is one of images; of a cloud all is decoded")
@@ -125,7 +120,7 @@ def inspect(cfg: DictConfig) -> None:
 
     def one(job: Job, tell: Tell) -> str:
         with _opened(job.source) as stream:
-            Console().print(table_of(job.source.name, stream))
+            Console().print(table_of(printable(job.source.name), stream))
         return ""
 
     _run(cfg, jobs, many, one)
@@ -161,62 +156,70 @@ def table_of(name: str, stream: Stream) -> Table:
 
 def _run(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell], str]) -> None:
     """Every job; a bad file is told and the others go on. UserError at the end if there was one."""
+    folder = Path(os.path.commonpath([job.target.parent.resolve() for job in jobs]))
+    with alone_in(folder) if many and cfg.run.writes else nullcontext():
+        _run_all(cfg, jobs, many, one)
+
+
+def _run_all(cfg: DictConfig, jobs: list[Job], many: bool, one: Callable[[Job, Tell], str]) -> None:
     failed = skipped = 0
+    written: list[Path] = []
     columns = (TextColumn("{task.description:<34}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with progress(*columns, unit="files") as bars:
         task = bars.add_task("", total=len(jobs))
         for place, job in enumerate(jobs):
-            bars.update(task, description=job.source.name, completed=place)
+            bars.update(task, description=printable(job.source.name), completed=place)
             try:
-                if cfg.run.writes and job.target.exists() and not cfg.overwrite:
+                if cfg.run.writes and _is_there(job, written) and not cfg.overwrite:
                     if not many:
-                        raise UserError(f"output={job.target}: is there already; overwrite=true replaces it")
+                        raise UserError(f"output={printable(job.target)}: is there already; overwrite=true replaces it")
                     skipped += 1
                     continue
                 told = one(job, lambda done, of, place=place: bars.update(task, completed=place + done / of))
+                written.append(job.target)
             except (UserError, OSError) as error:
+                fault = _fault(job, error)
                 if not many:
-                    raise error if isinstance(error, UserError) else UserError(f"{job.source}: {error}") from None
+                    raise fault from None
                 failed += 1
-                print(f"lc_bench: {job.source}: {error}", file=sys.stderr)
+                print(f"lc_bench: {fault}", file=sys.stderr)
                 continue
             if told:
-                log.info(f"{job.target}: {told}")
+                log.info(f"{printable(job.target)}: {told}")
     if skipped:
         log.info(f"{skipped} of {len(jobs)} are there already and were skipped; overwrite=true replaces them")
     if failed:
         raise UserError(f"{failed} of {len(jobs)} files failed, as told above")
 
 
+def _is_there(job: Job, written: list[Path]) -> bool:
+    """UserError where what is there was written for another input just now: a disk that does not tell upper from lower case."""
+    if not job.target.exists():
+        return False
+    same = [path for path in written if path.name.casefold() == job.target.name.casefold()]
+    if any(path.samefile(job.target) for path in same):
+        raise UserError(f"{printable(job.target.name)} is a name that another input has on this disk; give it another name")
+    return True
+
+
+def _fault(job: Job, error: UserError | OSError) -> UserError:
+    """The file that it is about, and what is wrong, in one line."""
+    if isinstance(error, OSError):
+        about = error.filename if isinstance(error.filename, str | bytes) else None
+        where = os.fsdecode(about) if about else str(job.target)
+        return UserError(f"{printable(job.source)}: {error.strerror or error} ({printable(where)})")
+    told, name = str(error), printable(job.source.name)
+    if told.startswith((name, printable(job.source), "output=")):
+        return UserError(told.replace(name, printable(job.source), 1) if told.startswith(name) else told)
+    return UserError(f"{printable(job.source)}: {told}")
+
+
 def _jobs(cfg: DictConfig, wanted: tuple[str, ...], suffix: Callable[[Path], str], allowed: tuple[str, ...]) -> tuple[list[Job], bool]:
-    """What to read and where to write it, and whether a folder or a pattern was given. suffix: of an input's output without a name."""
+    """As `jobs_of`, of input= and output=."""
     if OmegaConf.is_missing(cfg, "input"):
         raise UserError("input: has to be given: a file, a folder, or a pattern such as input=photos/*.png")
-    given = Path(str(cfg.input)).expanduser()
-    output = Path(str(cfg.output)).expanduser() if is_given("output") else None
-    if given.is_file():
-        name = given.stem + suffix(given)
-        target = given.with_name(name) if output is None else output / name if output.is_dir() else output
-        if target.suffix.lower() not in allowed and cfg.run.writes:
-            raise UserError(f"output={target}: give a file that ends in {', '.join(allowed)}, or a folder that is there")
-        return [Job(given, target)], False
-    if given.is_dir():
-        root, found = given, files_below(given, wanted)
-    elif glob.has_magic(str(given)):
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts)
-        root, found = Path(*fixed), [Path(p) for p in glob.glob(str(given), recursive=True)]
-    else:
-        raise UserError(f"input={cfg.input}: no such file or folder")
-    found = sorted(p for p in found if not p.is_dir())
-    if not found:
-        raise UserError(f"input={cfg.input}: no file in it; looked for {', '.join(wanted)}")
-    if output is not None and output.suffix.lower() in allowed:
-        raise UserError(f"output={output}: several files are written; give a folder")
-    places = [(output or root) / p.relative_to(root) for p in found]
-    targets = [p.with_suffix(suffix(source)) for p, source in zip(places, found, strict=True)]
-    # a.png and a.jpg keep their whole names: a.png.lcb, a.jpg.lcb
-    targets = [p.with_name(p.name + t.suffix) if targets.count(t) > 1 else t for p, t in zip(places, targets, strict=True)]
-    return [Job(source, target) for source, target in zip(found, targets, strict=True)], True
+    output = str(cfg.output) if is_given("output") else None
+    return jobs_of(str(cfg.input), output, wanted, suffix, allowed, bool(cfg.run.writes))
 
 
 def _region(cfg: DictConfig) -> tiled.Region | None:

@@ -6,6 +6,7 @@ was given (`output=`, `hydra.run.dir=`) a run holds a lock until it ends, howeve
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from ..errors import UserError
+from ..ops.paths import cache_dir
 
 LOCK = ".in-use.lock"
 WAIT_APART = 90  # seconds that a job of a sweep or a search waits for what an interrupted one left behind
@@ -126,6 +128,31 @@ def occupied(cfg: DictConfig) -> Iterator[None]:
         raise UserError(f"output={output}: cannot be written ({error}); give another folder") from None
     try:
         check_unused(cfg, kind, output)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder of a user's files, without leaving anything in it: the lock is in the cache, and holds on this machine.
+
+    UserError where another command writes into it. Where there can be no cache, nothing is held.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    try:
+        locks = cache_dir() / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{name}.lock")
+        lock.acquire(timeout=WAIT)
+    except Timeout:
+        raise UserError(f"output={folder}: another command is writing there; wait for it, or give another folder") from None
+    except (OSError, UserError):
+        yield
+        return
+    try:
         yield
     finally:
         lock.release()

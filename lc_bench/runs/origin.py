@@ -15,8 +15,7 @@ from ..config import DEFAULT_QUALITY, choices, compose, is_variable
 from ..errors import StreamError, UserError
 from ..models import TransformCode
 
-# Keys that choose no model.
-OTHERS = ("run", "input", "output", "region", "overwrite", "format", "tile", "cube", "points", "columns", "level")
+OTHERS = ("run", "input", "output", "region", "overwrite", "format", "tile", "cube", "points", "columns")  # keys that choose no model
 
 
 def overrides() -> list[str]:

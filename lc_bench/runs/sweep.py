@@ -252,7 +252,13 @@ def for_jobs_only(arguments: Sequence[str], known_groups: Sequence[str]) -> list
         override = parsed.get(word)
         key, _, value = word.partition("=")
         plain = override is not None and not override.is_sweep_override() and word[0] not in "+~"
-        return f"{key}=choice({value})" if plain and "." in key and not key.startswith("hydra.") else word
+        if not plain or "." not in key or key.startswith("hydra."):
+            return word
+        try:
+            parser.parse_override(f"{key}=choice({value})")
+        except HydraException:  # null, which is no choice
+            return word
+        return f"{key}=choice({value})"
 
     return [one_choice(word) for word in arguments]
 
