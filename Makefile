@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test check format docs coder fuzz clean
+.PHONY: help setup bench test check format docs coder fuzz clean clean-outputs
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -51,5 +51,8 @@ fuzz: $(STAMP)  ## 10,000 malformed streams, 2,000 damaged files for each reader
 	$(BIN)/python benchmarks/fuzz_files.py --count $(FILES) --seed $(SEED)
 	$(BIN)/python benchmarks/fuzz_clouds.py --count $(FILES) --seed $(SEED)
 
-clean:  ## remove .venv, caches and outputs
-	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist docs/_build
+clean:  ## remove .venv and caches; what runs left in outputs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist docs/_build
+
+clean-outputs:  ## remove outputs/: all runs, their weights and reports
+	rm -rf outputs

@@ -1,16 +1,49 @@
 """lc_bench: train learned compression models, write real bitstreams with them, rank them on rate-distortion leaderboards."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-_API = ("benchmark", "build", "compress", "decompress", "export_coder", "export_decoder", "inspect", "load", "load_reference_state")
-__all__ = ["__version__", *_API]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "__version__",
+    "benchmark",
+    "build",
+    "compress",
+    "decompress",
+    "export_coder",
+    "export_decoder",
+    "inspect",
+    "list_models",
+    "load",
+    "load_reference_state",
+]
+
+if TYPE_CHECKING:
+    from .api import (
+        benchmark,
+        build,
+        compress,
+        decompress,
+        export_coder,
+        export_decoder,
+        inspect,
+        list_models,
+        load,
+        load_reference_state,
+    )
+else:  # a type checker that sees a __getattr__ takes every name for one that exists
+
+    def __getattr__(name: str) -> object:
+        """torch is imported only when something that needs it is asked for."""
+        if name in __all__:
+            from . import api
+
+            return getattr(api, name)
+        from .errors import closest
+
+        meant = closest(name, __all__)
+        advice = f". Did you mean lc_bench.{meant}?" if meant else ""
+        raise AttributeError(f"module 'lc_bench' has no attribute {name!r}{advice}")
 
 
-def __getattr__(name: str) -> Any:
-    """torch is imported only when something that needs it is asked for."""
-    if name in _API:
-        from . import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module 'lc_bench' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

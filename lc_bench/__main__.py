@@ -10,13 +10,14 @@ import signal
 import sys
 from pathlib import Path
 
-from .config import choices, conf_dir, explain, groups, own_conf_dir
+from .config import check_choice, choices, conf_dir, explain, given_in, groups, make, own_conf_dir
 from .errors import UserError, unknown
 from .ops import stopping
 from .ops.notices import hide_known
 from .runs import folders
 from .runs.apart import end_with_parent, leave_cause
 from .runs.arguments import in_grammar
+from .runs.settled import settled
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
 
 
@@ -40,9 +41,8 @@ failures: list[UserError] = []
 
 
 def _run(cfg) -> object:  # type: ignore[no-untyped-def]
-    from hydra.utils import get_method
-
     hide_known()
+    cfg = settled(cfg)
     for key, least in (("threads", 1), ("seed", 0)):
         value = cfg[key]
         if not (value is None and key == "threads") and (isinstance(value, bool) or not isinstance(value, int) or value < least):
@@ -51,8 +51,10 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
         import torch
 
         torch.set_num_threads(cfg.threads)
+    # Not get_method, which takes any name: what a configuration may call is for Hydra's instantiate to say.
+    run_it = make({"_target_": cfg.run._target_, "_partial_": True})
     with folders.occupied(cfg):
-        return get_method(cfg.run._target_)(cfg)
+        return run_it(cfg)
 
 
 def main() -> None:
@@ -82,7 +84,8 @@ def command(folder: Path) -> int:
     try:
         find_own_conf(sys.argv)
         sys.argv[1:] = in_grammar(sys.argv[1:])
-        check_overrides(sys.argv[1:])
+        sys.argv[1:] = check_overrides(sys.argv[1:])
+        take_from_weights(sys.argv)
         sys.argv[1:] = for_jobs_only(sys.argv[1:], groups())
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name="config")(run)()
     except KeyboardInterrupt:
@@ -131,17 +134,47 @@ def find_own_conf(arguments: list[str]) -> None:
         arguments += ["--config-dir", str(folder)]
 
 
-def check_overrides(arguments: list[str]) -> None:
-    """Wrong names of groups' choices, before anything is composed; sweeps such as model=a,b are checked one by one."""
+def take_from_weights(arguments: list[str]) -> None:
+    """A file of weights says which model it is of and for which metric, where the command does not."""
+    given = given_in(arguments[1:])
+    source = given.get("weights", "auto").strip("'\"")
+    if source in ("auto", "none", "null", "") or "model" in given or not Path(source).expanduser().is_file():
+        return
+    from .trained import words_for
+
+    known = [word for word in words_for(source) if word.partition("=")[0] not in given]
+    for word in known:
+        group, _, name = word.partition("=")
+        check_choice(group, name)
+    arguments += known
+
+
+SEVERAL = ("anchor", "logger", "experiment", "callbacks")  # groups of which more than one file is taken
+NOTHING = {"anchor": "anchor=[]", "logger": "logger=[]", "scheduler": "~scheduler", "experiment": "experiment=[]"}  # for null
+
+
+def check_overrides(arguments: list[str]) -> list[str]:
+    """Choices of groups, before anything is composed; sweeps such as model=a,b are checked one by one. Returns the arguments.
+
+    Hydra takes no null for a group: of those that may be left out, it becomes what leaves them out.
+    """
     known = groups()
+    checked = []
     for argument in arguments:
-        if argument.startswith("-") or "=" not in argument:
+        group, is_given, value = argument.partition("=")
+        if not is_given or group not in known or "(" in value:
+            checked.append(argument)
             continue
-        group, _, value = argument.partition("=")
-        if group in known and value not in ("null", "", "[]") and "(" not in value:
-            for choice in value.strip("[]").split(","):
-                if choice.strip() not in choices(group):
-                    raise unknown(group, choice, choices(group))
+        if value == "null" and group in NOTHING:
+            checked.append(NOTHING[group])
+            continue
+        if value.startswith("[") and group not in SEVERAL and (conf_dir() / group).is_dir():
+            raise UserError(f"{argument}: takes one, such as {group}={choices(group)[0]}; -m {group}=a,b goes through several")
+        for choice in value.strip("[]").split(",") if value != "[]" else ():
+            if choice.strip("'\" ") not in choices(group):
+                raise unknown(group, choice, choices(group))
+        checked.append(argument)
+    return checked
 
 
 if __name__ == "__main__":

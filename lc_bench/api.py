@@ -14,32 +14,54 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from .bench.learned import run_model
 from .coding.container import Stream, is_cubed, is_tiled, read_head, unpack
 from .coding.cubes import unpack_cubes
 from .coding.tiles import TileFile
-from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, make, qualities_of
-from .errors import StreamError, UserError
+from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, literal, make, qualities_of
+from .config import list_models as list_models
+from .errors import StreamError, UserError, unknown
 from .models import PointCode, TransformCode, cubed, script, tiled, weights
+from .models.weights import read_metadata
 from .ops.paths import cache_dir
+from .trained import architecture_of, path_of, settings_of, with_networks, with_sizes
+
+SETTINGS = ("quality", "level", "seed")  # of `build`, beside the keys of a model
 
 
-def build(name: str, quality: float = DEFAULT_QUALITY, seed: int = 0, **overrides: Any) -> TransformCode:
+def build(name: str, quality: float | None = None, seed: int = 0, level: float | None = None, **overrides: Any) -> TransformCode:
     """An untrained model in evaluation mode; overrides are keys of its YAML, such as N=16.
 
-    quality: of a model of variable rate, where `model.level` starts; quality 1 is level 0. UserError for an unknown name, quality or key.
+    quality: 1 is the lowest; None is 3. Of a model of variable rate, where `model.level` starts, which level says too: level 0 is
+    quality 1. UserError for an unknown name, quality or key.
     """
+    return build_from(_composed(name, _quality(name, quality, level), overrides), seed)
+
+
+def _composed(name: str, quality: float, overrides: Mapping[str, Any], *words: str) -> DictConfig:
+    """The configuration of a model at one quality."""
     check_choice("model", name)
     known = compose(f"model={name}").model
     for key in overrides:
         if key not in known:
-            allowed = ", ".join(k for k in known if k not in ("net", "reference_names"))
-            raise UserError(f"{key}={overrides[key]}: {name} has no such key. There are: {allowed}")
-    cfg = compose(f"model={name}", f"quality={quality}", *(f"model.{k}={v}" for k, v in overrides.items()))
-    return build_from(cfg, seed)
+            keys = [str(k) for k in known if k not in ("net", "reference_names")]
+            raise unknown(key, overrides[key], [*SETTINGS, *keys], f"The last {len(keys)} are those of {name}.", wrong=key)
+    # Text is in Hydra's grammar: groups="[2,4]".
+    chosen = [f"model.{k}={v if isinstance(v, str) else literal(v)}" for k, v in overrides.items()]
+    return compose(f"model={name}", f"quality={quality}", *words, *chosen)
+
+
+def _quality(name: str, quality: float | None, level: float | None) -> float:
+    """What a caller asks for by either name."""
+    if level is None:
+        return DEFAULT_QUALITY if quality is None else quality
+    if quality is not None:
+        raise UserError(f"level={level} and quality={quality}: give one of them; level 0 is quality 1")
+    check_choice("model", name)
+    return qualities_of(compose(f"model={name}", f"level={level}"))[0]
 
 
 def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
@@ -47,9 +69,9 @@ def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: TransformCode = make(cfg.model.net)
-    resolved = OmegaConf.to_container(cfg.model.net, resolve=True)
     model.name = cfg.model.name
-    model.architecture = OmegaConf.to_yaml(OmegaConf.create({"name": cfg.model.name, "net": resolved}), sort_keys=True)
+    model.architecture = architecture_of(cfg)
+    model.settings = settings_of(cfg.model)
     if is_variable(cfg):
         model.level = cfg.quality - 1
     model.stage = cfg.model.get("stage", 2)
@@ -58,39 +80,63 @@ def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
 
 
 def load(
-    name: str, quality: float = DEFAULT_QUALITY, weights: str | Path = "auto", metric: str | None = None, **overrides: Any
+    name: str | None = None,
+    quality: float | None = None,
+    weights: str | Path = "auto",
+    metric: str | None = None,
+    level: float | None = None,
+    **overrides: Any,
 ) -> TransformCode:
     """A model with its weights. weights: "auto" (shipped or published), "none" (untrained), or a path.
 
-    metric: that it was trained for; None is mse, or what its YAML says. UserError where no weights are published, or they do not fit.
+    A file of ours says itself which model, quality and metric it is of, and with which N and M; name and the others may then be left
+    out. In a file with the reference's names, N and M are inferred. quality: 1 is the lowest, None is 3; level: of a model of variable
+    rate, 0 is quality 1. metric: that it was trained for; None is mse, or what its YAML says. UserError where no weights are
+    published, or they do not fit.
     """
-    check_choice("model", name)
-    metric = metric or str(compose(f"model={name}").rate.name)
+    path = path_of(weights)
+    notes = read_metadata(path) if path is not None else {}
+    name = name or notes.get("model")
+    if not name:
+        raise UserError(f"load(weights={str(weights)!r}): give the model's name too, as load('lite'); list_models() has them all")
+    if quality is None and level is None and notes.get("quality", "all") != "all":
+        quality = int(notes["quality"])
+    asked = _quality(name, quality, level)
+    metric = metric or notes.get("metric") or str(compose(f"model={name}").rate.name)
     check_choice("rate", metric)
-    model = build(name, quality, **overrides)
-    give_weights(model, compose(f"model={name}", f"quality={quality}", f"rate={metric}"), weights)
-    return model
+    cfg = _composed(name, asked, overrides, f"rate={metric}", f"weights={literal(weights)}")
+    return load_from(cfg, qualities_for(with_sizes(cfg))[0])
 
 
 def load_from(cfg: DictConfig, quality: float) -> TransformCode:
     """The model of a composed configuration at that quality, with the weights that it asks for."""
-    chosen = at_quality(cfg, quality)
+    chosen = as_trained(at_quality(cfg, quality))
     model = build_from(chosen, cfg.seed)
     give_weights(model, chosen, cfg.weights)
     return model
 
 
+def as_trained(cfg: DictConfig) -> DictConfig:
+    """A configuration of one quality, its model as the file of weights has it: N, M and networks."""
+    path = path_of(cfg.weights)
+    return cfg if path is None else with_networks(with_sizes(cfg), weights.read(path))
+
+
 def qualities_for(cfg: DictConfig) -> list[float]:
     """The qualities to run. A file of weights has one, unless its model is of variable rate: another is a UserError."""
-    if str(cfg.weights) in ("auto", "none") or is_variable(cfg):
+    path = path_of(cfg.weights)
+    cfg = with_sizes(cfg)
+    if path is None or is_variable(cfg):
         listed = qualities_of(cfg)
         if cfg.quality == "all" and str(cfg.weights) == "auto":  # of a model that ships at some qualities, those
             return [q for q in listed if shipped_file(at_quality(cfg, q)).is_file() or published_name(cfg, q)] or listed
         return listed
-    trained = weights.read_metadata(Path(cfg.weights).expanduser()).get("quality")
+    trained = weights.read_metadata(path).get("quality")
+    if trained == "all":
+        raise UserError(f"weights={cfg.weights}: of a model of variable rate, which {cfg.model.name} is not here")
     if cfg.quality == "all":
         if trained is None:
-            raise UserError(f"weights={cfg.weights}: say which quality (with its N and M) it is, as quality=3")
+            raise UserError(f"weights={cfg.weights}: say which quality it is, as quality=3")
         return [int(trained)]
     asked = qualities_of(cfg)
     if trained is not None and asked != [int(trained)]:
@@ -106,8 +152,8 @@ def give_weights(model: TransformCode, cfg: DictConfig, source: str | Path) -> N
     if str(source) == "none":
         model.weights_note = "untrained"
         return
-    if str(source) != "auto":
-        path = Path(source).expanduser()
+    path = path_of(source)
+    if path is not None:
         trained = weights.load_file(model, path).get("metric", metric)
         if trained != metric:
             raise UserError(f"rate={metric}: weights={source} was trained for {trained}; use rate={trained}")
@@ -137,8 +183,11 @@ def published_name(cfg: DictConfig, quality: float) -> str | None:
 
 
 def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict, tensors by the reference implementation's names (2020 to now); UserError says what does not fit."""
-    weights.load_reference_state(model, state)
+    """Load a state dict, tensors by the reference implementation's names (2020 to now); UserError says what does not fit.
+
+    A checkpoint that holds one, as {"state_dict": ...}, serves too, and so do names behind `module.` and the like.
+    """
+    weights.load_reference_state(model, weights.unwrapped(weights.state_in(state) or dict(state)))
     model.weights_note = "reference state"
 
 
@@ -251,7 +300,7 @@ def benchmark(model: TransformCode, data: str | None = None, images: int | None 
     check_choice("data", data)
     if of_clouds and "points" not in keys and "points" in compose(f"data={data}").data:
         keys["points"] = model.points
-    source = make(compose(f"data={data}", *(f"data.{k}={v}" for k, v in keys.items())).data)
+    source = make(compose(f"data={data}", *(f"data.{k}={literal(v)}" for k, v in keys.items())).data)
     receiver = copy.deepcopy(model)
     level = model.level + 1 if model.variable else 0
     places = range(len(source))[:images]

@@ -109,6 +109,11 @@ class Snapshots(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stop_if_asked(trainer)
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint says of which model it is, and with which sizes, as model.safetensors does."""
+        if isinstance(module, Task):
+            checkpoint[weights.NOTES] = weights.notes_of(module.model, steps=trainer.global_step, **self.metadata)
+
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save(trainer)
 

@@ -8,6 +8,7 @@ a model of variable rate one value for each of its levels, from the first to the
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import math
 import os
@@ -19,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .errors import UserError, unknown
+from .errors import UserError, closest, unknown
 from .ops.paths import disk_fault
 
 DEFAULT_QUALITY = 3
@@ -71,6 +72,20 @@ def spread_over(values: Sequence[float], levels: int) -> list[float]:
     return spread
 
 
+def _from_level(otherwise: Any, *, _root_: DictConfig) -> Any:
+    """The quality of the chosen level, or of each: one more. Without a level, what stands there."""
+    level = _root_.get("level")
+    if OmegaConf.is_list(level):
+        return [_above(one) for one in level]
+    return otherwise if level is None else _above(level)
+
+
+def _above(level: Any) -> Any:
+    if isinstance(level, bool) or not isinstance(level, int | float):
+        raise UserError(f"level={typed(level)}: give a number from 0, the lowest rate, to the model's highest level, such as level=2.5")
+    return level + 1
+
+
 NAMED_FIRST = ("model", "data", "rate", "quality")  # a job's folder is named by these where they are given, swept or not
 
 
@@ -101,6 +116,7 @@ def _job_folder(*, _root_: DictConfig) -> str:
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
 OmegaConf.register_new_resolver("by_level", _by_level, replace=True)
+OmegaConf.register_new_resolver("from_level", _from_level, replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), replace=True)
 OmegaConf.register_new_resolver("scaled", lambda n, times, over: int(n) * int(times) // int(over), replace=True)
 
@@ -190,7 +206,11 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> BaseExceptio
             return unknown(found[1], found[2], choices(found[1]))
     if isinstance(error, ConfigCompositionException | HydraException):
         found = re.search(r"Could not override '([^']+)'", text)
-        return _unknown_key(found[1], arguments) if found else UserError(text + (f" ({error.__cause__})" if error.__cause__ else ""))
+        return (
+            _unknown_key(found[1], arguments)
+            if found
+            else UserError(text + (f" ({' '.join(str(error.__cause__).split())})" if error.__cause__ else ""))
+        )
     if isinstance(error, OmegaConfBaseException) or type(error).__name__ == "MisconfigurationException":
         return UserError(text)
     return disk_fault(error) or error
@@ -208,27 +228,97 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> UserError:
     """A key that no file has: list those beside it, in the configuration that the other choices give."""
     # of a sweep over models the first; "(": Hydra's choice(...)
     chosen = [a if "[" in a else a.partition(",")[0] for a in arguments if a.partition("=")[0] in groups() and "(" not in a]
-    parent = key.rpartition(".")[0]
-    config = compose(*chosen)
+    return unknown_key(key, compose(*chosen))
+
+
+def unknown_key(key: str, config: DictConfig) -> UserError:
+    """Of a key such as run.stepz: which are beside it, and which key, here or elsewhere, is meant."""
+    parent, _, name = key.rpartition(".")
     inside = OmegaConf.select(config, parent) if parent else config
-    return unknown(key, "...", sorted({*map(str, inside or {}), *([] if parent else groups())}))
+    beside = {str(k) for k in inside} if OmegaConf.is_dict(inside) else set()
+    listed: list[str] = sorted(beside | set(() if parent else groups()))
+    if not listed:
+        return UserError(f"{key}=...: not known; {parent} has no keys. {_meant(key, _keys_of(config))}".rstrip())
+    near = closest(name, listed)
+    told = _meant(key, _keys_of(config))
+    if near and not told:
+        told = f"Did you mean {f'{parent}.{near}' if parent else near}?"
+    return UserError(" ".join(filter(None, [f"{key}=...: not known.", told, f"There are: {', '.join(listed)}."])))
+
+
+def _meant(key: str, paths: Sequence[str]) -> str:
+    """The question whether the key of that name in another place is meant; nothing where there is none."""
+    by_name = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    found = by_name.get(key.rpartition(".")[2])
+    return f"Did you mean {found}?" if found else ""
+
+
+def _keys_of(config: DictConfig) -> list[str]:
+    """Keys of the configuration and of its groups, such as seed and run.steps; what lies deeper is left out."""
+    paths = [str(key) for key in config]
+    for name in list(paths):
+        inside = None if OmegaConf.is_missing(config, name) or OmegaConf.is_interpolation(config, name) else config[name]
+        if OmegaConf.is_dict(inside):
+            paths += [f"{name}.{key}" for key in inside or ()]
+    return paths
 
 
 def qualities_of(cfg: DictConfig) -> list[float]:
     """The qualities to run: `quality` is a number, a list, or `all`. A model of variable rate also has those between."""
+    check_level(cfg)
     quality = cfg.quality
     count = int(cfg.model.qualities)
     listed = list(range(1, count + 1)) if quality == "all" else quality
     listed = [listed] if isinstance(listed, int | float) else listed
     if (not OmegaConf.is_list(listed) and not isinstance(listed, list)) or not listed:
-        raise UserError(f"quality={quality}: give one of 1..{count}, a list such as quality=[1,3], or all")
+        raise UserError(f"quality={typed(quality)}: give one of 1..{count}, a list such as quality=[1,3], or all")
     between = is_variable(cfg)
     for q in listed:
         if between and isinstance(q, float) and 1 <= q <= count:
             continue
         if isinstance(q, bool) or not isinstance(q, int) or not 1 <= q <= count:
-            raise UserError(f"quality={q}: {cfg.model.name} has qualities 1..{count}. Each is one published operating point")
-    return list(listed)
+            raise UserError(f"quality={typed(q)}: {cfg.model.name} has qualities 1..{count}. Each is one published operating point")
+    return list(dict.fromkeys(listed))
+
+
+def check_level(cfg: DictConfig) -> None:
+    """UserError for a level of a model that has none, one out of bounds, or one beside a quality."""
+    level = cfg.get("level")
+    if level is None:
+        return
+    if not OmegaConf.is_interpolation(cfg, "quality"):
+        raise UserError(f"level={level} and quality={cfg.quality}: give one of them; level 0 is quality 1")
+    if not is_variable(cfg):
+        raise UserError(f"level={level}: {cfg.model.name} has one rate; give a quality of 1..{cfg.model.qualities}")
+    highest = cfg.model.qualities - 1
+    for one in level if OmegaConf.is_list(level) else [level]:
+        _above(one)
+        if not 0 <= one <= highest:
+            raise UserError(f"level={one}: {cfg.model.name} has levels 0 (the lowest rate) to {highest}, and all between")
+
+
+def literal(value: Any) -> str:
+    """A value of Python's as an override has it: text in quotes, but a list or mapping in brackets as it is; None as null."""
+    if isinstance(value, str | Path):
+        text = str(value)
+        if text.startswith(("[", "{", "${")):
+            return text
+        escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+        return f"'{escaped}'"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(literal, value))}]"
+    return str(typed(value))
+
+
+def typed(value: Any) -> Any:
+    """None, True and False as they are typed on a command line; others as they are."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else value
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models of conf/model, ours and a user's, that fit the pattern, such as "mbt2018*"."""
+    return [name for name in choices("model") if fnmatch.fnmatchcase(name, pattern)]
 
 
 def plain(value: Any) -> Any:
@@ -240,4 +330,5 @@ def at_quality(cfg: DictConfig, quality: float) -> DictConfig:
     """A copy of the configuration in which `quality` is that number."""
     copy = cfg.copy()
     copy.quality = quality
+    copy.level = None  # which said the same
     return copy

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
+
+LIKE = 0.7  # how much alike two words are, 0 to 1, that are taken for the same one misspelt
 
 
 class UserError(Exception):
@@ -13,7 +16,36 @@ class StreamError(UserError):
     """A compressed stream that cannot be decoded: damaged, cut short, or written by another model."""
 
 
-def unknown(what: str, given: object, allowed: Iterable[object], advice: str = "") -> UserError:
-    """The one sentence for a wrong choice: what was given, and everything that exists."""
-    listing = ", ".join(str(a) for a in allowed)
-    return UserError(f"{what}={given}: not known. There are: {listing}." + (f" {advice}" if advice else ""))
+def unknown(what: str, given: object, allowed: Iterable[object], advice: str = "", wrong: str | None = None) -> UserError:
+    """The one sentence for a wrong choice: what was given, everything that exists, and which of it is meant.
+
+    wrong: the word that is not known; None where it is what was given.
+    """
+    known = [str(a) for a in allowed]
+    meant = closest(str(given) if wrong is None else wrong, known)
+    words = [
+        f"{what}={given}: not known.",
+        f"Did you mean {meant}?" if meant else "",
+        f"There are: {', '.join(known)}.",
+        advice,
+    ]
+    return UserError(" ".join(word for word in words if word))
+
+
+def closest(given: str, allowed: Iterable[str]) -> str | None:
+    """The name among `allowed` that `given` most likely stands for, None if none is like it.
+
+    Case does not count, nor whether words are joined by - or _: mbt2018_mean is mbt2018-mean.
+    """
+    plain = {_plain(name): name for name in allowed}
+    word = _plain(given)
+    if not word:
+        return None
+    alike = difflib.get_close_matches(word, plain, n=1, cutoff=LIKE)
+    begun = sorted((name for name in plain if name.startswith(word)), key=len)
+    found = [*alike, *begun]
+    return plain[found[0]] if found else None
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "-")

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "lc_bench"
 # A part may import those listed before it in its line, and itself. errors and ops are open to all.
-LAYERS = ["coding", "entropy", "codecs", "models", "task", "callbacks", "bench", "report", "api", "tracking", "runs", "__main__"]
+LAYERS = ["coding", "entropy", "codecs", "models", "task", "callbacks", "bench", "report", "trained", "api", "tracking", "runs", "__main__"]
 LEAVES = {"layers": set(), "metrics": set(), "data": set(), "losses": {"metrics"}}
 OPEN = {"errors", "ops"}
 EXTRA = {
@@ -18,6 +18,7 @@ EXTRA = {
     "task": {"data", "losses"},
     "bench": {"data", "metrics"},
     "report": {"metrics"},
+    "trained": {"config", "layers"},
     "api": {"config"},
     "tracking": {"config", "data", "metrics"},
     "runs": {"config", "data"},

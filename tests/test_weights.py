@@ -159,7 +159,7 @@ def test_files_belong_to_one_quality_and_metric(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trained for quality 4"):
         qualities_for(compose(f"model={NAME}", f"weights={path}", "quality=2"))
     with pytest.raises(UserError, match="trained for ms-ssim"):
-        lc_bench.load(NAME, quality=4, weights=path, **SMALL)
+        lc_bench.load(NAME, quality=4, weights=path, metric="mse", **SMALL)
     with pytest.raises(UserError, match="other layers"):
         lc_bench.load("bmshj2018-factorized-relu", quality=4, weights=path, **SMALL)
 

@@ -56,9 +56,10 @@ class TransformCode(nn.Module):
         self.level = 0.0  # where no other is asked for; of a model of variable rate
         self.stage = 2  # 1: trains the same layers at a fixed rate, before the ladder's turn
         self.quantiser = "noise"
-        # Set by the builder: the name and the resolved model file, which identify the architecture, and how the
-        # reference implementation names its parts.
+        # Set by the builder: the name and the resolved model file, which identify the architecture, the keys of that
+        # file (N, M, ...), and how the reference implementation names its parts.
         self.name = ""
+        self.settings: dict[str, object] = {}
         self.architecture = ""
         self.reference_names: dict[str, str] = {}
         self.weights_note = "untrained"

@@ -1,4 +1,4 @@
-"""Weights: ours (safetensors, with the configuration inside), the published ones, and the reference's names.
+"""Weights: ours (safetensors or .ckpt, with the configuration inside), the published ones, and checkpoints of others.
 
 The list of published checkpoints (address, file names with the first 8 hex digits of their SHA-256, N and M by quality)
 is published_weights.json, from the reference implementation's documentation.
@@ -6,9 +6,13 @@ is published_weights.json, from the reference implementation's documentation.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import threading
+import zipfile
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +32,26 @@ if TYPE_CHECKING:
 # What the reference keeps in its state and we derive: tables, bounds, masks, and the quantiles' search targets.
 DERIVED = re.compile(r"(_quantized_cdf|_cdf_length|_offset|scale_table|scale_bound|\.target|\.mask|reparam\.|lower_bound|QuantOffset)")
 SHIPPED = Path(__file__).parent.parent / "weights"
+NOTES = "lc_bench"  # the entry of a .ckpt of ours that says what the metadata of a .safetensors does
+HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module", "ema")  # of a state, by rank
+# What wrappers of networks and trainers put before every name, or in it.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+# Beside what torch allows: classes that checkpoints of others hold beside the state, and that run no code.
+HARMLESS: list[Any] = [argparse.Namespace]
+ONE_AT_A_TIME = threading.Lock()  # what torch allows is one list for all threads
+
+
+@dataclass
+class Content:
+    """What a file of weights holds. notes: the metadata of a file of ours, empty for others; own: whether names are ours."""
+
+    path: Path
+    state: dict[str, Tensor]
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def own(self) -> bool:
+        return any(name.startswith("codec.") for name in self.state)
 
 
 @cache
@@ -49,11 +73,24 @@ def fetch_published(file: str, cache_folder: Path) -> Path:
     return fetch(f"{base}/{file}", cache_folder / file, prefix, advice)
 
 
-def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_reference_state(model: nn.Module, state: Mapping[str, Tensor], where: str = "") -> None:
     """Load a state dict with the reference implementation's names (current or as published in 2020-2023).
 
-    UserError names what is missing, left over or of another shape.
+    UserError names what is missing, left over or of another shape; where: what it begins with, such as the file's name.
     """
+    renamed, leftover = by_our_names(model, state)
+    own = model.state_dict()
+    missing = sorted(set(own) - set(renamed))
+    if missing or leftover:
+        said = f"missing {_first(missing)}, left over {_first(leftover)}"
+        wanted = getattr(model, "name", "") or "this architecture"
+        raise UserError(f"{where}not a state of {wanted}: {said}")
+    check_shapes(renamed, own, where)
+    model.load_state_dict(renamed)
+
+
+def by_our_names(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """A state with the reference's names as the model has them, and names that it has not. What we derive is left out."""
     prefixes: dict[str, str] = getattr(model, "reference_names", {})
     own = model.state_dict()
     renamed: dict[str, Tensor] = {}
@@ -73,14 +110,21 @@ def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             leftover.append(key)
             continue
         renamed[name] = value
-    missing = sorted(set(own) - set(renamed))
-    if missing or leftover:
-        raise UserError(f"not a state of this architecture: missing {missing[:4] or 'nothing'}, left over {leftover[:4] or 'nothing'}")
-    wrong = [k for k, v in renamed.items() if v.shape != own[k].shape]
+    return renamed, leftover
+
+
+def check_shapes(given: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str) -> None:
+    """UserError with the first shapes that differ."""
+    wrong = [key for key, value in given.items() if value.shape != own[key].shape]
     if wrong:
-        shapes = ", ".join(f"{k} {tuple(renamed[k].shape)} instead of {tuple(own[k].shape)}" for k in wrong[:3])
-        raise UserError(f"weights of other sizes: {shapes}. Give the N and M (or quality) that they were trained with")
-    model.load_state_dict(renamed)
+        shapes = ", ".join(f"{k} is {tuple(given[k].shape)}, expected {tuple(own[k].shape)}" for k in wrong[:3])
+        raise UserError(f"{where}weights of other sizes: {shapes}. Give the N and M (or quality) that they were trained with")
+
+
+def _first(names: list[str], count: int = 4) -> str:
+    """Some names, and how many there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return f"{names[:count]}{more}" if names else "nothing"
 
 
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
@@ -92,72 +136,140 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
     return name
 
 
+def notes_of(model: nn.Module, /, **metadata: object) -> dict[str, str]:
+    """What a file of the model's weights says beside them: its resolved model file, its sizes, and what is given."""
+    notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    settings = json.dumps(getattr(model, "settings", {}), sort_keys=True)
+    known = {"model": getattr(model, "name", ""), "architecture": getattr(model, "architecture", ""), "settings": settings}
+    return {"format": "lc_bench", **known, **notes}
+
+
 def save(model: nn.Module, path: Path, /, dtype: torch.dtype | None = None, **metadata: object) -> None:
     """Write our format: tensors (as `dtype`, if given), and as metadata the resolved model file and what else is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    notes = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     part = path.with_name(path.name + ".part")
     state = {
         k: v.detach().cpu().to(dtype if dtype and v.is_floating_point() else v.dtype).contiguous() for k, v in model.state_dict().items()
     }
-    save_file(state, part, {"format": "lc_bench", "architecture": getattr(model, "architecture", ""), **notes})
+    save_file(state, part, notes_of(model, **metadata))
     part.replace(path)
 
 
 def load_file(model: nn.Module, path: Path) -> dict[str, str]:
-    """Load ours (.safetensors), a training checkpoint of ours (.ckpt), or a published checkpoint; returns its metadata."""
-    if not path.is_file():
-        raise UserError(f"weights={path}: no such file. Allowed: auto, none, or the path of a .safetensors, .ckpt or .pth.tar file")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(model, path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise UserError(f"weights={path}: cannot be read as a checkpoint without running code from it ({why})") from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"weights={path}: no state dict in it")
-    if any(k.startswith("model.") for k in state):
-        _load_own(model, {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}, path)
+    """Load ours (.safetensors or .ckpt) or a checkpoint with the reference's names; returns its metadata."""
+    return load_content(model, read(path))
+
+
+def load_content(model: nn.Module, content: Content) -> dict[str, str]:
+    """Give the model what was read; UserError with the file's name for what does not fit."""
+    where = f"weights={content.path}: "
+    if not content.own:
+        load_reference_state(model, content.state, where)
+        return content.notes
+    _load_own(model, content, where)
+    if content.path.suffix != ".safetensors":
         for module in model.modules():
             if isinstance(module, FactorizedPrior):
                 module.update_median()  # training keeps none
-    else:
-        load_reference_state(model, state)
-    return {}
+    return content.notes
+
+
+def read(path: Path) -> Content:
+    """Of a file; no code from it is run. UserError for what is no file of weights."""
+    _check_file(path)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+                return Content(path, unwrapped(state), _ours(file.metadata()))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"weights={path}: not a safetensors file ({error})") from None
+    whole = _unpickled(path)
+    state = state_in(whole)
+    if state is None:
+        entries = _first([str(key) for key in whole]) if isinstance(whole, dict) else type(whole).__name__
+        raise UserError(
+            f"weights={path}: no state dict in it, which is looked for as it is and under {', '.join(HOLDERS)}; it has {entries}"
+        )
+    return Content(path, unwrapped(state), _ours(whole.get(NOTES)))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing for other files."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return {}
+    """What a file of ours says of itself, tensors unread; nothing for other files."""
+    _check_file(path)
+    if path.suffix != ".safetensors":
+        whole = _unpickled(path)
+        return _ours(whole.get(NOTES)) if isinstance(whole, dict) else {}
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+            return _ours(file.metadata())
     except (SafetensorError, OSError) as error:
         raise UserError(f"weights={path}: not a safetensors file ({error})") from None
 
 
-def _load_safetensors(model: nn.Module, path: Path) -> dict[str, str]:
-    metadata = read_metadata(path)
-    with safe_open(path, "pt") as file:
-        state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
-    if metadata.get("format") == "lc_bench":
-        if metadata.get("architecture") != getattr(model, "architecture", ""):
-            own = getattr(model, "name", "the model")
-            raise UserError(f"weights={path}: made for {metadata.get('model', 'another architecture')}, other layers than {own} has here")
-        _load_own(model, state, path)
-    else:
-        load_reference_state(model, state)
-    return metadata
+def _ours(metadata: object) -> dict[str, str]:
+    """Metadata of a file of ours."""
+    if not isinstance(metadata, dict) or metadata.get("format") != "lc_bench":
+        return {}
+    return {str(key): str(value) for key, value in metadata.items()}
 
 
-def _load_own(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    own = model.state_dict()
-    different = sorted(set(own) ^ set(state)) or [k for k in own if own[k].shape != state[k].shape]
-    if different:
-        raise UserError(
-            f"weights={path}: of another architecture than {getattr(model, 'name', 'the model')}; first difference: {different[0]}"
-        )
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"weights={path}: no such file. Allowed: auto, none, or the path of a .safetensors, .ckpt or .pth.tar file")
+
+
+def _unpickled(path: Path) -> Any:
+    """A checkpoint, its tensors mapped where the file allows it."""
+    try:
+        with ONE_AT_A_TIME, torch.serialization.safe_globals(HARMLESS):
+            # Files of the format before torch 1.6 cannot be mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).partition('. ')[0].split())[:200]}"
+        advice = "If you trust it, keep its tensors alone: torch.save(model.state_dict(), ...)"
+        raise UserError(f"weights={path}: cannot be read as a checkpoint without running code from it ({why}). {advice}") from None
+
+
+def state_in(whole: Any) -> dict[str, Tensor] | None:
+    """The state dict that a checkpoint is, or holds under one of the usual names; None if there is none."""
+    if not isinstance(whole, dict) or not whole:
+        return None
+    tensors = {str(key): value for key, value in whole.items() if isinstance(value, Tensor)}
+    if len(tensors) == len(whole) or any(key.endswith(".weight") for key in tensors):
+        return tensors
+    for name in HOLDERS:
+        inside = state_in(whole.get(name))
+        if inside is not None:
+            return inside
+    return None
+
+
+def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what wrappers put before them: model.module.g_a.0.weight is g_a.0.weight.
+
+    Where a trainer keeps other networks beside the model (a loss, an average), those are left out.
+    """
+    for wrapper in WRAPPERS:
+        inside = {key.removeprefix(wrapper): value for key, value in state.items() if key.startswith(wrapper)}
+        is_model = 2 * len(inside) > len(state) or any(key.startswith("g_a.") for key in inside)
+        if is_model and not any(key.startswith("g_a.") for key in state):
+            return unwrapped(inside)
+    return {re.sub(r"(?<=\.)(_orig_mod|module)\.", "", key): value for key, value in state.items()}
+
+
+def _load_own(model: nn.Module, content: Content, where: str) -> None:
+    own, state = model.state_dict(), content.state
+    name = getattr(model, "name", "") or "the model"
+    architecture = getattr(model, "architecture", "")
+    made = content.notes.get("model")
+    maker = (
+        f"of another architecture, made for {made}, other layers than {name} has here" if made else f"of another architecture than {name}"
+    )
+    if set(own) != set(state):
+        missing, leftover = _first(sorted(set(own) - set(state))), _first(sorted(set(state) - set(own)))
+        raise UserError(f"{where}{maker}: missing {missing}, left over {leftover}")
+    check_shapes(state, own, where)
+    if content.notes.get("architecture", architecture) != architecture:
+        raise UserError(f"{where}{maker}, though of the same sizes")
     model.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})

@@ -15,7 +15,8 @@ from ..config import DEFAULT_QUALITY, choices, compose, is_variable
 from ..errors import StreamError, UserError
 from ..models import TransformCode
 
-OTHERS = ("run", "input", "output", "region", "overwrite", "format", "tile", "cube", "points", "columns")  # keys that choose no model
+# Keys that choose no model.
+OTHERS = ("run", "input", "output", "region", "overwrite", "format", "tile", "cube", "points", "columns", "level")
 
 
 def overrides() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..api import build_from, give_weights
+from ..api import as_trained, build_from, give_weights
 from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
 from ..errors import UserError, unknown
 from ..ops import stopping
@@ -49,7 +49,7 @@ def run(cfg: DictConfig) -> float:
     qualities = qualities_of(cfg)
     if len(qualities) > 1 and not is_variable(cfg):
         raise UserError(f"quality={cfg.quality}: training takes one, such as quality=3; sweep over several with -m quality=1,2,3")
-    cfg = at_quality(cfg, qualities[0])
+    cfg = as_trained(at_quality(cfg, qualities[0]))
     run = cfg.run
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = build_from(cfg, cfg.seed)
