@@ -23,7 +23,16 @@ WAIT_APART = 90  # seconds that a job of a sweep or a search waits for what an i
 WAIT = 2  # seconds for the workers of a run that was killed
 # What a run leaves, by kind: where one of these is, an earlier run of the kind was at work.
 RESULTS = {
-    "train": ("last.ckpt", "model.safetensors", "metrics.csv", "metrics-part*.csv", "hparams.yaml", "wandb-id", "nan-batch-*.pt"),
+    "train": (
+        "last.ckpt",
+        "model.safetensors",
+        "metrics.csv",
+        "metrics-part*.csv",
+        "hparams.yaml",
+        "wandb-id",
+        "nan-batch-*.pt",
+        "tensorboard/events.out.tfevents.*",
+    ),
     "bench": ("records.csv", "records-rank*.csv", "index.html", "rd-*.png", "cloud-*.png", "summary/*.json"),
 }
 LOCKED = (*RESULTS, "search", "report")

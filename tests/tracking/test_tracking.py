@@ -254,7 +254,7 @@ def test_a_resumed_run_goes_on_where_it_was(project: Path, tmp_path: Path, monke
     assert [step for step, _ in told] == [0, 1, 2, 3, 4, 5]
     whole = first.curve("train/loss") | second.curve("train/loss")
     assert dict(told) == whole
-    train(monkeypatch, project, out, "logger=[wandb]", "run.steps=1")
+    train(monkeypatch, project, out, "logger=[wandb]", "run.steps=1", "overwrite=true")
     assert (out / "wandb-id").read_text().strip() != first.id, "a new run in the same folder"
 
 
