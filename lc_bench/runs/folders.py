@@ -26,6 +26,7 @@ RESULTS = {
     "train": (
         "last.ckpt",
         "model.safetensors",
+        "best.safetensors",
         "metrics.csv",
         "metrics-part*.csv",
         "hparams.yaml",
