@@ -16,6 +16,10 @@ class StreamError(UserError):
     """A compressed stream that cannot be decoded: damaged, cut short, or written by another model."""
 
 
+class CannotCodeError(UserError):
+    """A codec cannot take one sample: too small, too large, or refused by its program. Others go on."""
+
+
 def unknown(what: str, given: object, allowed: Iterable[object], advice: str = "", wrong: str | None = None) -> UserError:
     """The one sentence for a wrong choice: what was given, everything that exists, and which of it is meant.
 

@@ -374,7 +374,7 @@ def test_first_hash_is_kept(server: Server, data: Path) -> None:
     wanted = tecnick(server, archive)
     with pytest.raises(UserError, match="not the file that was published"):
         make(compose(*wanted, f"data.splits.test.size={2 * len(archive)}").data)
-    (data / "downloads" / "tecnick" / "testimages.zip").unlink()
+    assert not (data / "downloads" / "tecnick" / "testimages.zip").exists()
     assert len(make(compose(*wanted).data)) == 3
     notes = data / "downloads" / "tecnick" / "SHA256SUMS"
     assert notes.read_text() == f"{hashlib.sha256(archive).hexdigest()}  testimages.zip\n"
@@ -383,6 +383,22 @@ def test_first_hash_is_kept(server: Server, data: Path) -> None:
     (data / "tecnick" / "test").rmdir()
     with pytest.raises(UserError, match="not the file that was published"):
         make(compose(*tecnick(server, archive + b" ")).data)
+    assert len(make(compose(*tecnick(server, archive)).data)) == 3
+
+
+def test_a_damaged_first_download_poisons_nothing(server: Server, data: Path) -> None:
+    """Of a set without a published hash: neither its file nor its hash is kept."""
+    archive = zipped(pictures(3, "TESTIMAGES/RGB/RGB_OR_1200x1200"))
+    place = archive.index(b"IDAT") + 8
+    altered = archive[:place] + bytes([archive[place] ^ 1]) + archive[place + 1 :]
+    cut = archive[: len(archive) - 20]
+    page = b"<html>please sign in</html>".ljust(len(archive))
+    store = data / "downloads" / "tecnick"
+    for damaged in (altered, cut, page, zipped(pictures(2, "TESTIMAGES/RGB/RGB_OR_1200x1200")).ljust(len(archive), b" ")):
+        wanted = tecnick(server, damaged)
+        with pytest.raises(UserError, match="came damaged .* run again"):
+            make(compose(*wanted, f"data.splits.test.size={len(archive)}").data)
+        assert [file.name for file in store.iterdir() if file.name != ".lock"] == []
     assert len(make(compose(*tecnick(server, archive)).data)) == 3
 
 
@@ -424,6 +440,11 @@ def test_subsets_by_a_list(server: Server, data: Path, tmp_path: Path) -> None:
     (data / "openimages" / f"{names[0]}.jpg").unlink()
     assert len(make(compose(*wanted).data)) == 3
     assert server.asked == [(f"/{names[0]}.jpg", "")]
+    (data / "openimages" / f"{names[0]}.jpg").unlink()
+    server.files[f"{names[0]}.jpg"] = contents[0][:-20]  # damaged on its way: left out this time, and asked for again
+    assert [name for name, _ in make(compose(*wanted).data)] == [f"{name}.jpg" for name in names[1:]]
+    server.files[f"{names[0]}.jpg"] = contents[0]
+    assert len(make(compose(*wanted).data)) == 3
     listing.write_text("../../etc/passwd\n")
     with pytest.raises(UserError, match="is no image"):
         make(compose(*wanted).data)

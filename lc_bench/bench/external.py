@@ -7,6 +7,7 @@ which are off by up to 1 of 255; 10 bits lose nothing.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ..data.images import read_image
-from ..errors import UserError, unknown
+from ..errors import CannotCodeError, UserError, unknown
 from ..metrics import ms_ssim, psnr
+from ..ops.interleaved import interleaved
 from .commands import Commands
 from .kept import recorded
 
@@ -48,6 +50,7 @@ def to_rgb(planes: np.ndarray, depth: int) -> Tensor:
 class External:
     """One codec of two command lines, as Commands takes them, with {level}, {width}, {height} and {depth} besides.
 
+    version: a command line that says which build runs, for what files do not tell.
     picture: what the encoder reads and the decoder writes: png, or raw planes ycbcr444 of `depth` bits; files: such as {cfg: path}.
     """
 
@@ -64,6 +67,7 @@ class External:
         description: str,
         timeout: float = 3600,
         cache: Path | None = None,
+        version: str | None = None,
     ) -> None:
         if picture not in PICTURES:
             raise unknown(f"anchor.{name}.picture", picture, PICTURES)
@@ -75,7 +79,8 @@ class External:
         self.depth = depth
         self.description = description
         self.cache = cache
-        self.commands = Commands(name, encode, decode, timeout, f"{advice}; or set anchor.{name}.encode and decode", files)
+        self.commands = Commands(name, encode, decode, timeout, f"{advice}; or set anchor.{name}.encode and decode", files, version)
+        self.settings = json.dumps({**self.commands.settings, "picture": picture, "depth": depth})
         self.missing = self.commands.missing
         self.version = "" if self.missing else f"{description}, {self.commands.programs['encode']}, build {self.commands.fingerprint()}"
 
@@ -119,19 +124,22 @@ class External:
 
     def _write(self, path: Path, pixels: Tensor) -> None:
         if self.picture == "png":
-            path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())))
+            path.write_bytes(imagecodecs.png_encode(interleaved(pixels)))
         else:
             path.write_bytes(to_ycbcr(pixels, self.depth).tobytes())
 
     def _read(self, path: Path, shape: torch.Size) -> Tensor:
         if self.picture == "png":
-            decoded = read_image(path, f"what {self.name} decoded")
+            try:
+                decoded = read_image(path, f"what {self.name} decoded")
+            except UserError as error:
+                raise CannotCodeError(str(error)) from None
             if decoded.shape != shape:
-                raise UserError(f"anchor {self.name}: decoded {tuple(decoded.shape)}, not {tuple(shape)}")
+                raise CannotCodeError(f"anchor {self.name}: decoded {tuple(decoded.shape)}, not {tuple(shape)}")
             return decoded
         planes = np.fromfile(path, "u1" if self.depth == 8 else "<u2")
         if planes.size != shape.numel():
-            raise UserError(
+            raise CannotCodeError(
                 f"anchor {self.name}: decoded {path.stat().st_size} bytes, not {planes.itemsize * shape.numel()} of "
                 f"ycbcr444 planes of {self.depth} bits, {shape[2]}x{shape[1]}"
             )

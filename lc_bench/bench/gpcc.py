@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..data.cloud_files import read_cloud
 from ..data.cloud_writers import write_cloud
-from ..errors import UserError
+from ..errors import CannotCodeError, UserError
 from .clouds import measures
 from .commands import Commands
 
@@ -24,12 +25,21 @@ class Gpcc:
     """
 
     def __init__(
-        self, name: str, levels: list[float], encode: str, decode: str, description: str, timeout: float = 600, cache: Path | None = None
+        self,
+        name: str,
+        levels: list[float],
+        encode: str,
+        decode: str,
+        description: str,
+        timeout: float = 600,
+        cache: Path | None = None,
+        version: str | None = None,
     ) -> None:
         self.name = name
         self.levels = levels
         self.description = description
-        self.commands = Commands(name, encode, decode, timeout, f"build mpeg-pcc-tmc13, set anchor.{name}.encode and decode")
+        self.commands = Commands(name, encode, decode, timeout, f"build mpeg-pcc-tmc13, set anchor.{name}.encode and decode", None, version)
+        self.settings = json.dumps(self.commands.settings)
         self.missing = self.commands.missing
         self.version = "" if self.missing else f"{self.commands.programs['encode']}, build {self.commands.fingerprint()}"
 
@@ -49,7 +59,11 @@ class Gpcc:
             encode_s = self.commands.call("encode", paths["stream"], level=int(level), **paths)
             decode_s = self.commands.call("decode", paths["output"], level=int(level), **paths)
             size = paths["stream"].stat().st_size + PLACED
-            decoded = read_cloud(paths["output"], f"what {self.name} decoded").points.to(points.dtype) * step + low
+            try:
+                back = read_cloud(paths["output"], f"what {self.name} decoded").points.to(points.dtype)
+            except UserError as error:
+                raise CannotCodeError(str(error)) from None
+            decoded = back * step + low
         record = {
             "points": len(points),
             "points_decoded": len(decoded),

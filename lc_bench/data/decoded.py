@@ -73,6 +73,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _decode(images: ImageSet, file: Path, index: Path) -> None:
+    from rich.markup import escape
     from rich.progress import track
 
     def one(path: Path) -> np.ndarray | str:
@@ -86,7 +87,7 @@ def _decode(images: ImageSet, file: Path, index: Path) -> None:
     entries: list[list[int] | str] = []
     with written_whole(file) as part, part.open("wb") as out, ThreadPoolExecutor() as pool:
         decoded = _ahead(pool, one, images.paths)
-        for pixels in track(decoded, f"decoding {images.name}", len(images), transient=True):
+        for pixels in track(decoded, escape(f"decoding {images.name}"), len(images), transient=True):
             if isinstance(pixels, str):
                 entries.append(pixels)
                 continue

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import UserError
 from ..ops.fetch import alone, digest_of, download, fetch, fits
 from ..ops.paths import data_root
-from ..ops.unpack import unpack
+from ..ops.unpack import DamagedError, unpack
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +64,24 @@ def obtain(name: str, folder: Path, archive: Archive, advice: str) -> None:
             return  # another process was first
         file = store / archive.file
         own = not file.is_file()
-        expected = archive.sha256 or noted(store, archive.file)
+        first = noted(store, archive.file)
+        expected = archive.sha256 or first
         if own:
-            download(archive.address, file, expected, f"or put the file into {store} by hand; {advice}")
+            known = f"(if it was published anew since it first came, delete {store / NOTES}) " if first and not archive.sha256 else ""
+            download(archive.address, file, expected, f"{known}or put the file into {store} by hand; {advice}")
         elif not fits(file, expected):
             raise UserError(f"{file}: another SHA-256 than {expected}. Delete it and run again to download it anew")
-        if not expected:
-            note(file, archive)
-        place(file, folder, archive)
+        try:
+            if not expected:
+                check_size(file, archive)
+            place(file, folder, archive)
+        except DamagedError as error:
+            if not own or expected:
+                raise
+            file.unlink()  # on its way, perhaps: the next run begins anew
+            raise UserError(f"{archive.address}: came damaged ({error}). It was deleted; run again, {advice}") from None
+        if not expected:  # only now: the hash of a damaged file would refuse every good one
+            note(file)
         if own:
             file.unlink()
         else:  # put there by hand, or by a run that was ended before it unpacked
@@ -85,11 +95,15 @@ def noted(store: Path, file: str) -> str:
     return next((line.split()[0] for line in lines if line.split()[1:] == [file]), "")
 
 
-def note(file: Path, archive: Archive) -> None:
-    """Trust on first use: the size has to be about that which is known, the hash is kept."""
+def check_size(file: Path, archive: Archive) -> None:
+    """DamagedError for a file of another size than the one that is known of an archive without a published hash."""
     size = file.stat().st_size
     if abs(size - archive.size) > SLACK * archive.size:
-        raise UserError(f"{file}: {size:,} bytes, about {archive.size:,} were expected: not the file that was published. Delete it")
+        raise DamagedError(f"{file}: {size:,} bytes, about {archive.size:,} were expected: not the file that was published. Delete it")
+
+
+def note(file: Path) -> None:
+    """Trust on first use: the hash of an archive that was whole is kept."""
     with (file.parent / NOTES).open("a") as notes:
         notes.write(f"{digest_of(file)}  {file.name}\n")
 
@@ -103,7 +117,7 @@ def place(file: Path, folder: Path, archive: Archive) -> None:
         # Pictures hardly shrink in an archive: four times its size is a broken or a hostile one.
         count = unpack(file, stage, archive.take, archive.strip, 4 * file.stat().st_size)
         if archive.count not in (None, count) or not count:
-            raise UserError(
+            raise DamagedError(
                 f"{file}: {count} files of {archive.take} in it, {archive.count or 'some'} were expected. Delete it and run again"
             )
         stage.rename(folder)

@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..ops import fetch
 from ..ops.paths import data_root
 from ..ops.progress import progress
+from .images import read_pixels
 from .obtain import agree
 from .sets import ImageSet
 
@@ -81,9 +82,15 @@ def _bring(root: Path, images: list[str], address: str, advice: str) -> set[str]
             fetch.download(f"{address}/{image}.jpg", path, "", advice, show=False)
         except fetch.AbsentError:
             return image
+        try:
+            read_pixels(path, image)
+        except UserError:  # without a published hash, that it is an image is all that can be checked
+            path.unlink()
+            damaged.add(image)
         return None
 
     gone: set[str] = set()
+    damaged: set[str] = set()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with progress(*columns, unit="images") as bars, ThreadPoolExecutor(AT_ONCE) as pool:
         task = bars.add_task("Open Images", total=len(images))
@@ -99,4 +106,6 @@ def _bring(root: Path, images: list[str], address: str, advice: str) -> set[str]
         with (root / MISSING).open("a") as notes:
             notes.write("".join(f"{image}\n" for image in sorted(gone)))
         log.warning(f"{len(gone)} of {len(images)} images are not at {address}; their names are in {root / MISSING}")
-    return gone
+    if damaged:  # of those no note is made: the next run tries again
+        log.warning(f"{len(damaged)} of {len(images)} images cannot be read as they came, such as {min(damaged)}; they are left out")
+    return gone | damaged

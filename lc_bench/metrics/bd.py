@@ -72,9 +72,13 @@ def _delta(base, own, interval, digits, shown=lambda v: v) -> tuple[float, str]:
 
 
 def _monotone(rate: Sequence[float], quality: Sequence[float]) -> list[tuple[float, float]]:
-    """Points in order of rate without those that do not gain quality: interpolation over quality needs them apart."""
+    """Points in order of rate without those that do not gain quality: interpolation over quality needs them apart.
+
+    A rate of 0 has no logarithm, and infinite or unknown quality no place on a curve: such points are left out.
+    """
     points: list[tuple[float, float]] = []
-    for r, q in sorted(zip(rate, quality, strict=True)):
-        if math.isfinite(q) and (not points or (q > points[-1][1] and r > points[-1][0])):
+    usable = [(r, q) for r, q in zip(rate, quality, strict=True) if 0 < r < math.inf and math.isfinite(q)]
+    for r, q in sorted(usable):
+        if not points or (q > points[-1][1] and r > points[-1][0]):
             points.append((r, q))
     return points

@@ -183,9 +183,10 @@ def _bar(name: str, start: int, total: int, show: bool) -> Iterator[Callable[[in
     if not show:
         yield lambda _: None
         return
+    from rich.markup import escape
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with progress(*columns, unit="bytes") as bars:
-        task = bars.add_task(name, total=total if total > 0 else None, completed=start)
+        task = bars.add_task(escape(name), total=total if total > 0 else None, completed=start)
         yield lambda count: bars.advance(task, count)

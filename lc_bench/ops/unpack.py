@@ -17,6 +17,10 @@ from ..errors import UserError
 PIECE = 1 << 20
 
 
+class DamagedError(UserError):
+    """An archive that is not what it should be: cut, altered on its way, or another file."""
+
+
 def unpack(archive: Path, folder: Path, take: str, strip: int, limit: int) -> int:
     """Files of a zip or tar archive that fit the pattern, into `folder`; how many they were.
 
@@ -47,7 +51,9 @@ def unpack(archive: Path, folder: Path, take: str, strip: int, limit: int) -> in
             raise UserError(
                 f"{folder}: cannot be written ({error.strerror}). Make room, or set LC_BENCH_DATA to a folder of yours"
             ) from None
-        raise UserError(f"{archive}: {archive.stat().st_size:,} bytes, cannot be unpacked ({error}). Delete it and run again") from None
+        raise DamagedError(
+            f"{archive}: {archive.stat().st_size:,} bytes, cannot be unpacked ({' '.join(str(error).split())}). Delete it and run again"
+        ) from None
     return count
 
 

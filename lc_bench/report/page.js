@@ -83,7 +83,7 @@ function rateAxis() {
   const text = "bits per " + report.unit;
   return byId("log-rate").checked ? logAxis(text) : { ...axis(text), rangemode: "tozero" };
 }
-const levelOf = curve => curve.levels.map(level => curve.kind === "published" ? "" : ", level " + level);
+const levelOf = curve => curve.levels.map(level => curve.kind === "published" ? "" : ", level " + escaped(String(level)));
 
 for (const metric of metrics) {
   const place = element("div", { className: "plot", id: "plot-" + metric.key, role: "img", "aria-label": metric.label + " over rate" });

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics.bd import METHOD
+from ..ops.whole import written_whole
 from . import solids
 from .pictures import Key, Picture, for_page, tensors
 from .plots import COLOURS, colour_of
@@ -79,7 +80,8 @@ def write_page(
         # Text inside a script ends at the first "</script", and "<!--" would hide it.
         data=json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
-    path.write_text(page, encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text(page, encoding="utf-8", errors="replace")
 
 
 PICTURES = """<p id="no-picture" hidden>Of this sample the runs left no pictures; the first ones have some.</p>

@@ -78,10 +78,13 @@ def _rate(base: Curve | None, curve: Curve, metric: str, ranges: Mapping[str, In
     interval = ranges.get(metric)
     if interval is None and "bpp" in ranges:
         low, high = ranges["bpp"]
-        if low < base.bpp[0] or high > base.bpp[-1]:
-            return math.nan, f"the anchor covers {base.bpp[0]:.3f} .. {base.bpp[-1]:.3f} bpp"
-        known = [(math.log(r), q) for r, q in zip(base.bpp, base.plotted(metric), strict=True) if math.isfinite(q)]
-        at = np.interp(np.log([low, high]), *np.array(known).T) if known else np.full(2, math.nan)
+        known = [(r, q) for r, q in zip(base.bpp, base.plotted(metric), strict=True) if r > 0 and math.isfinite(q)]
+        if not known:
+            return math.nan, "the anchor has no finite values"
+        if low < known[0][0] or high > known[-1][0]:
+            return math.nan, f"the anchor covers {known[0][0]:.3f} .. {known[-1][0]:.3f} bpp"
+        rates, values = np.array(known).T
+        at = np.interp(np.log([low, high]), np.log(rates), values)
         interval = (float(at[0]), float(at[1]))
     return bd_rate(base.bpp, base.plotted(metric), curve.bpp, curve.plotted(metric), interval)
 

@@ -16,6 +16,7 @@ import pandas as pd
 from ..errors import UserError, unknown
 from ..metrics import upper_hull
 from ..metrics.image import ms_ssim_db
+from ..ops.whole import written_whole
 
 # The first of each is what the ranking goes by.
 IMAGES = {"psnr-rgb": "PSNR (dB)", "ms-ssim-rgb": "MS-SSIM (dB)"}
@@ -24,6 +25,8 @@ LABELS = {**IMAGES, **CLOUDS}
 # Of a codec, not of a sample: kMACs per pixel or point and parameters.
 COSTS = ("encoder_kmacs_px", "decoder_kmacs_px", "encoder_kmacs_point", "decoder_kmacs_point", "parameters")
 NEEDED = ("codec", "kind", "level", "version", "data", "image", "bpp", "encode_s", "decode_s")
+# Words, even where they look like numbers: a folder may be called 2024 or NA.
+TEXTS = ("codec", "kind", "weights", "version", "data", "image", "content", "settings", "machine", "torch")
 SOURCE = "published results collected by the reference implementation (CompressAI)"
 
 
@@ -33,20 +36,28 @@ def read_records(path: Path) -> pd.DataFrame:
     if not file.is_file():
         raise UserError(f"{path}: no records.csv there")
     try:
-        table = pd.read_csv(file, keep_default_na=True)
-    except ValueError as error:
+        named = [str(name) for name in pd.read_csv(file, nrows=0).columns]
+        # What is missing among numbers is NaN; words stay as they are.
+        absent = {name: ["", "NaN", "nan", "NA", "null", "None"] for name in named if name not in TEXTS}
+        words: dict[Any, Any] = {name: str for name in named if name in TEXTS}
+        table = pd.read_csv(file, dtype=words, keep_default_na=False, na_values=absent)
+    except (ValueError, OSError) as error:
         raise UserError(f"{file}: not a table of records ({error})") from None
     missing = [c for c in (*NEEDED, *metrics_of(table)) if c not in table]
     if missing:
         raise UserError(f"{file}: columns are missing: {', '.join(missing)}")
+    for name in ("bpp", "encode_s", "decode_s", *metrics_of(table)):
+        if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
+            read = pd.to_numeric(table[name], errors="coerce")
+            wrong = str(table[name][read.isna() & table[name].notna()].iloc[0])
+            raise UserError(f"{file}: column {name} has {wrong!r}, which is no number. Correct or delete that line")
     return table
 
 
 def write_records(records: pd.DataFrame, path: Path) -> None:
-    """Beside the file, then in its place: it is always whole."""
-    part = path.with_name(f"{path.name}.part")
-    records.to_csv(part, index=False)
-    part.replace(path)
+    """The file is whole at every moment; a link in its place is replaced and not followed."""
+    with written_whole(path) as part:
+        records.to_csv(part, index=False, errors="backslashreplace")  # whatever a name holds, figures are kept
 
 
 def metrics_of(table: pd.DataFrame) -> tuple[str, ...]:
@@ -73,6 +84,8 @@ class Curve:
     units: float = math.nan  # mean pixels or points of a sample
     stamps: tuple[str, ...] = ()  # machines and versions that measured it
     costs: Mapping[str, float] = field(default_factory=dict)  # of COSTS, means over the levels
+    left_out: Mapping[str, int] = field(default_factory=dict)  # by metric: samples that its means are without
+    undefined: Mapping[str, list[Any]] = field(default_factory=dict)  # by metric: levels at which no sample has a finite value
 
     def hull(self, metric: str) -> list[int]:
         """Places of the points on the upper convex hull, as the metric is plotted."""
@@ -102,30 +115,96 @@ def complete(records: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def curves_of(records: pd.DataFrame) -> list[Curve]:
-    """One curve per codec. Images without MS-SSIM (too small) are left out of that mean, and the curve's note says so."""
+    """One curve per codec. What its means are without is in `left_out` and `undefined`; `notes_of` puts it into words."""
     curves, metrics = [], metrics_of(records)
     for name, rows in records.groupby("codec", sort=False):
-        columns = ["bpp", *metrics, "encode_s", "decode_s"]
-        means: pd.DataFrame = rows.groupby("level")[columns].mean().sort_values(by="bpp")  # type: ignore[assignment]
+        rates: pd.DataFrame = rows.groupby("level")[["bpp", "encode_s", "decode_s"]].mean().sort_values(by="bpp")  # type: ignore[assignment]
         small = rows[rows["ms-ssim-rgb"].isna()].image.nunique() if "ms-ssim-rgb" in metrics else 0
         note = str(rows.version.iloc[0]) + (f"; MS-SSIM without {small} images under 176 pixels" if small else "")
+        values, left_out, undefined = {}, {}, {}
+        for metric in metrics:
+            means, left_out[metric] = finite_means(rows, metric)
+            values[metric] = [means[level] for level in rates.index]
+            undefined[metric] = [level for level in rates.index if math.isnan(means[level])]
         curves.append(
             Curve(
                 str(name),
                 str(rows.kind.iloc[0]),
                 note,
-                means.bpp.tolist(),
-                {m: means[m].tolist() for m in metrics},
-                means.index.tolist(),
-                means.encode_s.tolist(),
-                means.decode_s.tolist(),
+                rates.bpp.tolist(),
+                values,
+                rates.index.tolist(),
+                rates.encode_s.tolist(),
+                rates.decode_s.tolist(),
                 rows.image.nunique(),
                 units=_units(rows),
                 stamps=stamps_of(rows),
                 costs={c: float(np.nanmean(rows[c])) for c in COSTS if c in rows and np.isfinite(rows[c]).any()},
+                left_out=left_out,
+                undefined=undefined,
             )
         )
     return curves
+
+
+def finite_means(rows: pd.DataFrame, metric: str) -> tuple[dict[Any, float], int]:
+    """Mean of a metric by level of one codec, NaN where there is none, and how many samples are left out of them.
+
+    A sample that came back without loss has an infinite PSNR, and one flat cloud an infinite D2: one such value would be the mean of all.
+    The sample is left out at every level, so that a curve's points are means over the same ones. A level at which every sample is
+    lossless has no mean (NaN); it takes no samples from the others.
+    """
+    finite = rows[metric].where(np.isfinite(rows[metric]))
+    table = (
+        pd.DataFrame(rows[["image", "level"]])
+        .assign(value=finite)
+        .pivot_table(index="image", columns="level", values="value", aggfunc="mean", dropna=False)
+    )
+    known = table.loc[:, table.notna().any()]
+    whole = known.dropna()
+    # Every sample is lossless somewhere: then each level is the mean over those that it has.
+    kept = whole if len(whole) else known
+    means = {level: float(value) for level, value in kept.mean().items()}
+    return {level: means.get(level, math.nan) for level in table.columns}, len(known) - len(whole)
+
+
+def notes_of(curves: Sequence[Curve]) -> list[str]:
+    """What means and BD-rates are without, in words that name codecs, metric and number of samples."""
+    short: dict[tuple[str, int, int], list[str]] = {}
+    none: dict[tuple[str, str], list[str]] = {}
+    notes = []
+    for curve in curves:
+        for metric, count in curve.left_out.items():
+            if count:
+                short.setdefault((metric, count, curve.images), []).append(curve.name)
+        for metric, levels in curve.undefined.items():
+            if levels:
+                which = "any level" if len(levels) == len(curve.levels) else f"level {', '.join(map(str, levels))}"
+                none.setdefault((metric, which), []).append(curve.name)
+        free = sum(rate <= 0 for rate in curve.bpp)
+        if free:
+            notes.append(f"{curve.name}: {free} of {len(curve.bpp)} points have rate 0; BD-rate and BD-PSNR are without them")
+    without = [
+        f"{_short(metric)}: {count} of {images} samples {'is' if count == 1 else 'are'} left out of the means of {', '.join(names)}, "
+        "whose values are infinite (no loss, or a flat cloud) or undefined"
+        for (metric, count, images), names in short.items()
+    ]
+    gaps = [
+        f"{_short(metric)} of {', '.join(names)} has no finite value at {which} (no loss, or not defined for such samples); no points there"
+        for (metric, which), names in none.items()
+    ]
+    return [*without, *gaps, *notes]
+
+
+def _short(metric: str) -> str:
+    return LABELS[metric].removesuffix(" (dB)")
+
+
+def measurable(records: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Records whose rate is a number from 0 on, and a note on each codec that has others."""
+    bad = ~(np.isfinite(records.bpp) & (records.bpp >= 0))
+    counts = records[bad].groupby("codec", sort=False).size()
+    return pd.DataFrame(records[~bad]), [f"{codec}: {count} records without a rate are left out" for codec, count in counts.items()]
 
 
 def _units(rows: pd.DataFrame) -> float:
@@ -139,7 +218,7 @@ def stamps_of(rows: pd.DataFrame) -> tuple[str, ...]:
     """What measured these records: machine and torch, of older records that do not tell "not recorded"."""
     known = [c for c in ("machine", "torch") if c in rows]
     parts = pd.DataFrame(rows[known]).drop_duplicates().to_dict("records")
-    told = (", ".join(f"torch {v}" if c == "torch" else str(v) for c, v in part.items() if isinstance(v, str)) for part in parts)
+    told = (", ".join(f"torch {v}" if c == "torch" else str(v) for c, v in part.items() if isinstance(v, str) and v) for part in parts)
     return tuple(dict.fromkeys(words or "not recorded" for words in told)) or ("not recorded",)
 
 

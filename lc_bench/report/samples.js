@@ -17,7 +17,7 @@ function samplePlot() {
   const traces = curves.filter(shown).map(c => {
     const own = rows.filter(i => records.get("codec", i) === c.name).sort((i, k) => records.get("bpp", i) - records.get("bpp", k));
     const values = own.map(i => records.get(metric.key, i)).map(v => typeof v === "number" ? (inDb[metric.key]?.(v) ?? (inDb[metric.key] ? null : v)) : null);
-    return line(c, own.map(i => records.get("bpp", i)), values, own.map(i => "level " + records.get("level", i)), "%{y:.2f} dB at %{x:.3f} bpp, %{text}");
+    return line(c, own.map(i => records.get("bpp", i)), values, own.map(i => "level " + escaped(String(records.get("level", i)))), "%{y:.2f} dB at %{x:.3f} bpp, %{text}");
   }).filter(trace => trace.y.some(v => v !== null));
   draw(byId("sample-plot"), traces, layout(rateAxis(), axis(metric.label)));
 }

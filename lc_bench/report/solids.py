@@ -12,6 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..ops.paths import printable
+from ..ops.whole import written_whole
+from .names import file_name
+
 MOST_CLOUDS = 6
 MOST_POINTS = 6000  # of each, drawn at random: 48 kB in the page
 STEPS = 65535  # of a side of the box in which the page keeps points
@@ -31,8 +35,9 @@ def by_name(pictures: Pictures, originals: Mapping[str, Tensor], records: pd.Dat
     for name in list(originals)[:MOST_CLOUDS]:
         found[name] = {"original": originals[name]}
         for (codec, level, sample), points in pictures.items():
-            if sample == name:
-                row = records[(records.codec == codec) & (records.level == level) & (records.image == name)].iloc[0]
+            rows = records[(records.codec == codec) & (records.level == level) & (records.image == name)]
+            if sample == name and len(rows):
+                row = rows.iloc[0]
                 found[name][f"{codec}, {row.bpp:.3f} bpp, D1 {row['d1-psnr']:.2f} dB"] = points
     return found
 
@@ -87,8 +92,9 @@ def draw_stills(clouds: Mapping[str, Mapping[str, Tensor]], output: Path) -> lis
                 getattr(axes, f"set_{axis}lim")(centre - half, centre + half)
             axes.set_aspect("equal")
             axes.set_axis_off()
-            axes.set_title(caption.replace(", ", "\n", 1), fontsize=9)
-        path = output / f"cloud-{''.join(c if c.isalnum() or c in '-_.' else '-' for c in name)}.png"
-        figure.savefig(path)
+            axes.set_title(printable(caption).replace(", ", "\n", 1), fontsize=9, parse_math=False)
+        path = output / file_name(f"cloud-{name}", ".png")
+        with written_whole(path) as part:
+            figure.savefig(part, format="png")
         paths.append(path)
     return paths

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..ops.paths import printable
 from .ranking import Rank
 from .records import LABELS
 
@@ -34,13 +35,13 @@ def print_ranking(ranks: list[Rank], data: str, anchor: str) -> None:
     columns += [("bpp", "right"), (labels[0], "right")]
     if wide:
         columns += [("encode (s)", "right"), ("decode (s)", "right")]
-    table = Table(title=f"{data}: BD-rate against {anchor}", title_justify="left")
+    table = Table(title=escape(printable(f"{data}: BD-rate against {anchor}")), title_justify="left")
     for heading, justify in columns:
         table.add_column(heading, justify=justify, no_wrap=heading != "codec")  # type: ignore[arg-type]
     for entry in ranks:
         curve = entry.curve
         first = next(iter(curve.values.values()))
-        cells = [escape(curve.name), *(percent(entry.bd[m][0]) for m in metrics), span(curve.bpp, 3), span(first, 2)]
+        cells = [escape(printable(curve.name)), *(percent(entry.bd[m][0]) for m in metrics), span(curve.bpp, 3), span(first, 2)]
         if wide:
             cells += [span(curve.encode_s, 3), span(curve.decode_s, 3)]
         table.add_row(*cells, style="bold" if curve.kind == "learned" else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..config import choices, compose, conf_dirs, make
@@ -14,14 +15,15 @@ from ..ops.paths import data_root
 
 def main(cfg: DictConfig) -> None:
     """A table with a row for each YAML in conf/data."""
-    table = Table(title=f"data sets; LC_BENCH_DATA is {data_root()}", header_style="bold")
+    table = Table(title=escape(f"data sets; LC_BENCH_DATA is {data_root()}"), header_style="bold")
     for column in ("data", "samples", "download", "here", "what, licence"):
         table.add_column(column, justify="right" if column in ("samples", "download", "here") else "left", no_wrap=column == "data")
     for name in choices("data"):
         node = compose(f"data={name}").data
         count, size = total(node, "count"), total(node, "size")
         licence = f" Licence: {node.licence}." if "licence" in node else ""
-        table.add_row(name, f"{count:,}" if count else "", gigabytes(size) if size else "", here(node), f"{about(name)}.{licence}")
+        cells = (name, f"{count:,}" if count else "", gigabytes(size) if size else "", here(node), f"{about(name)}.{licence}")
+        table.add_row(*map(escape, cells))
     Console().print(table)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -129,7 +130,7 @@ def inspect(cfg: DictConfig) -> None:
 def table_of(name: str, stream: Stream) -> Table:
     """Header and bytes by segment. All checksums are looked at."""
     told, header = inspect_stream(stream), read_head(stream)[0]
-    table = Table(title=name, show_header=False)
+    table = Table(title=escape(name), show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     area = math.prod(told["sizes"])
@@ -150,7 +151,7 @@ def table_of(name: str, stream: Stream) -> Table:
         "all": f"{told['bytes']:,} bytes, {8 * told['bytes'] / area:.4f} bit/{'point' if of_cloud else 'pixel'}",
     }
     for what, value in rows.items():
-        table.add_row(what, str(value))
+        table.add_row(what, escape(str(value)))  # a stream's words are its writer's
     return table
 
 

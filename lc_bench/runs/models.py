@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -40,7 +41,7 @@ def list_models(cfg: DictConfig) -> None:
             "-".join(dict.fromkeys(f"{value / scale:.1f}" for cost in costs for key, value in cost.items() if key.startswith(part)))
             for part, scale in (("parameters", 1e6), ("encoder_", 1), ("decoder_", 1))
         ]
-        table.add_row(name, str(len(qualities)), *cells, ", ".join(with_weights(own)) or "-")
+        table.add_row(escape(name), str(len(qualities)), *cells, ", ".join(with_weights(own)) or "-")
     Console().print(table)
 
 

@@ -31,10 +31,13 @@ def main(cfg: DictConfig) -> None:
     records, notes = joined(found)
     pictures: dict[Key, Picture] = {}
     originals: dict[str, Picture] = {}
-    for folder, label, table in zip(found.folders, found.labels, found.tables, strict=True):
-        decoded, own = load(folder)
-        # A label is part of the names in the table, not of what lies in the folder.
-        names = {str(name).removesuffix(f" [{label}]"): str(name) for name in table.codec.unique()}
+    for file, names in zip(found.files, found.names, strict=True):
+        try:
+            decoded, own = load(file.parent)
+        except UserError as error:
+            notes.append(str(error))
+            continue
+        # What is told apart here has another name than in its folder.
         pictures |= {(names.get(codec, codec), level, image): p for (codec, level, image), p in decoded.items()}
         originals |= own
     output = Path(cfg.output)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..config import given_in
@@ -66,11 +67,11 @@ def print_trials(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> N
     chosen = [k for k in dict.fromkeys(k for row in rows for k in row) if k not in (*objectives, "best", "seconds", "cause", "folder")]
     table = Table(title="trials" if len(objectives) == 1 else "trials; bold: the Pareto front", title_justify="left")
     for heading in (*chosen, *objectives):
-        table.add_column(heading, overflow="fold", justify="right" if heading in objectives else "left")
+        table.add_column(escape(heading), overflow="fold", justify="right" if heading in objectives else "left")
     for row in rows:
         cells = [str(row.get(key, "")) for key in chosen]
         cells += ["" if math.isnan(row[name]) else f"{row[name]:.4g}" for name in objectives]
-        table.add_row(*cells, style="bold" if row["best"] else "red" if row["ended"] == "failed" else "")
+        table.add_row(*map(escape, cells), style="bold" if row["best"] else "red" if row["ended"] == "failed" else "")
     Console().print(table)
     for row in rows:
         if row["cause"]:

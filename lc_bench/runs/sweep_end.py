@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..config import NAMED_FIRST, given_in
@@ -64,40 +65,53 @@ def print_jobs(statuses: Mapping[str, Status]) -> None:
     for name, status in statuses.items():
         state = "unfinished" if status.state in ("running", "interrupted") else status.state
         style = "red" if state == "failed" else "" if state == "ok" else "yellow"
-        table.add_row(name, state, f"{status.seconds:.0f}" if status.seconds else "", style=style)
+        table.add_row(escape(name), state, f"{status.seconds:.0f}" if status.seconds else "", style=style)
     Console().print(table)
 
 
 def report_benchmarks(folder: Path, statuses: Mapping[str, Status]) -> list[Path]:
-    """A report over the records of all jobs; of several data sets one each, in folders of their names."""
+    """A report over the records of all jobs; of several data sets one each, in folders of their names.
+
+    Sets are told apart by the contents of their samples: of two that have one name, each folder's name ends in digits of its own.
+    """
     found = {n: s for n, s in statuses.items() if s.run == "bench" and (Path(s.output) / "records.csv").is_file()}
     if not found:
         return []
     import pandas as pd
 
+    from ..report.identity import by_settings, sets_of
+    from ..report.names import file_name
     from ..report.records import read_records
     from .report import report_on
 
     # What an unfinished job was about to write when it was killed is not a record.
     tables = [read_records(Path(s.output)).dropna(subset=["bpp", "decode_s"]).assign(job=name) for name, s in found.items()]
-    records = joined_levels(pd.concat(tables, ignore_index=True))
-    records = told_apart(records, differences({name: status.overrides for name, status in found.items()}))
-    paths, sets = [], list(records.data.unique())
-    for data in sets:
-        own = records[records.data == data]
+    tables = by_settings(tables)
+    sets = sets_of(tables)
+    names = [samples.data for samples in sets]
+    paths = []
+    for samples in sets:
+        own = pd.concat([tables[place] for place in samples.tables], ignore_index=True)
+        own = joined_levels(own[own.data == samples.data])
+        own = told_apart(own, differences({name: found[name].overrides for name in own.job.unique()}))
         settings = found[own.job.iloc[0]].settings
         anchor = str(settings.get("bd_anchor"))
         anchor = anchor if anchor in set(own.codec) else str(own.codec.iloc[0])  # run.anchors=false: the first model is
-        output = folder / str(data) if len(sets) > 1 else folder
-        report_on(pd.DataFrame(own.drop(columns="job")), output, anchor, settings.get("published", []))
+        notes = []
+        output = folder
+        if len(sets) > 1:
+            twice = names.count(samples.data) > 1
+            output = folder / file_name(samples.data, f"-{samples.digits}" if twice else "")
+            notes += [f"several data sets are called {samples.data}; this report is about {samples.digits}"] if twice else []
+        report_on(pd.DataFrame(own.drop(columns="job")), output, anchor, settings.get("published", []), notes=notes)
         paths.append(output / "index.html")
     return paths
 
 
 def differences(overrides: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """What sets each job apart from others, besides what its records say themselves (codec, level, data)."""
+    """What sets each job apart from others on the same samples, besides what its records say themselves (codec, level, data)."""
     given = {name: given_in(words) for name, words in overrides.items()}
-    keys = dict.fromkeys(k for words in given.values() for k in words if k not in (*NAMED_FIRST, *UNRELATED) and not k.startswith("data."))
+    keys = dict.fromkeys(k for words in given.values() for k in words if k not in (*NAMED_FIRST, *UNRELATED, "data.path"))
     apart = [k for k in keys if len({words.get(k) for words in given.values()}) > 1]
     return {name: ", ".join(f"{k}={words[k]}" for k in apart if k in words) for name, words in given.items()}
 
@@ -138,7 +152,8 @@ def table_of_trainings(sweep: Path, statuses: Mapping[str, Status]) -> None:
     for column in shown:
         table.add_column(column, overflow="fold", justify="left" if column in ("job", "ended") else "right")
     for row in runs[shown].itertuples(index=False):
-        table.add_row(*("" if isinstance(v, float) and math.isnan(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+        cells = ("" if isinstance(v, float) and math.isnan(v) else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row)
+        table.add_row(*map(escape, cells))
     Console().print(table)
     trained = {name: statuses[name].overrides for name in statuses if (sweep / name / "model.safetensors").is_file()}
     if trained:

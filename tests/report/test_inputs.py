@@ -19,7 +19,8 @@ from lc_bench.report.records import curve_of, curves_of, stamps_of
 
 def table(codec: str = "mine", factor: float = 1.0, data: str = "kodak", **more: object) -> pd.DataFrame:
     rows = [
-        {"codec": codec, "kind": "learned", "level": level, "version": "1", "data": data, "image": "a.png", "bpp": factor * 0.1 * 2**level,
+        {"codec": codec, "kind": "learned", "level": level, "version": "1", "data": data, "image": "a.png", "content": "5a",
+         "bpp": factor * 0.1 * 2**level,
          "bytes": 10, "psnr-rgb": 28.0 + 2 * level, "ms-ssim-rgb": 0.9, "encode_s": 1.0, "decode_s": 1.0, **more}
         for level in range(5)
     ]  # fmt: skip
