@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+from . import __version__
 from .config import check_choice, choices, conf_dir, explain, given_in, groups, make, own_conf_dir
 from .errors import UserError, unknown
 from .ops import stopping
@@ -59,6 +61,9 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """The exit code is 2 after a user's mistake or where a job of a sweep failed, 128 and the number of the signal that ended it."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"lc_bench {__version__}, torch {version('torch')}, Python {sys.version.partition(' ')[0]}")
+        return
     failures.clear()
     end_with_parent()
     Planner.current = None

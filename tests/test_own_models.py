@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_own_model_from_python(project: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_list_of_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("lc_bench.runs.models.choices", lambda _: ["bmshj2018-factorized", "bmshj2018-factorized-relu"])
+    monkeypatch.setattr("lc_bench.runs.listing.choices", lambda _: ["bmshj2018-factorized", "bmshj2018-factorized-relu"])
     monkeypatch.setenv("COLUMNS", "120")
     call(monkeypatch, "run=models")
     lines = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if line.startswith("│")}
@@ -80,3 +81,43 @@ def test_export_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         with pytest.raises(SystemExit):
             call(monkeypatch, *arguments)
         assert told in capsys.readouterr().err
+
+
+def test_costs_that_ship_are_those_of_the_models() -> None:
+    """After a change of conf/model: python -m lc_bench.runs.listing."""
+    from conftest import MODELS
+
+    from lc_bench.config import conf_dir
+    from lc_bench.runs import listing
+
+    rows = json.loads(listing.SHIPPED.read_text())[listing.digest([conf_dir() / "model"])]
+    assert sorted(rows) == MODELS
+    assert rows["bmshj2018-factorized"] == listing.count("bmshj2018-factorized")
+
+
+def test_own_models_are_counted_once_and_broken_ones_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "conf" / "model" / "broken.yaml").write_text(MODEL.replace("mine", "broken").replace("smooth", "nothing"))
+    monkeypatch.setenv("LC_BENCH_CONF", str(project / "conf"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.syspath_prepend(str(project))
+    sys.modules.pop("my_layers", None)
+    call(monkeypatch, "run=models")
+    told = capsys.readouterr()
+    assert "│ mine " in told.out
+    assert "│ lite " in told.out
+    assert "model=broken is left out: " in told.err
+    monkeypatch.setattr("lc_bench.runs.listing.count", lambda name: pytest.fail(f"{name} is counted again"))
+    (project / "conf" / "model" / "broken.yaml").unlink()
+    from lc_bench.runs.listing import rows_of
+
+    with pytest.raises(pytest.fail.Exception):  # another content
+        rows_of(["mine"])
+    (project / "conf" / "model" / "broken.yaml").write_text(MODEL.replace("mine", "broken").replace("smooth", "nothing"))
+    assert rows_of(["mine", "lite"])[0]["mine"]["qualities"] == 8
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    call(monkeypatch, "--version")
+    assert capsys.readouterr().out.startswith(f"lc_bench {lc_bench.__version__}, torch ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,20 +10,23 @@ from ..config import choices, compose, conf_dirs, make
 from ..data.obtain import gigabytes
 from ..errors import UserError
 from ..ops.paths import data_root
+from .listing import wide_console
 
 
 def main(cfg: DictConfig) -> None:
     """A table with a row for each YAML in conf/data."""
     table = Table(title=escape(f"data sets; LC_BENCH_DATA is {data_root()}"), header_style="bold")
     for column in ("data", "samples", "download", "here", "what, licence"):
-        table.add_column(column, justify="right" if column in ("samples", "download", "here") else "left", no_wrap=column == "data")
+        table.add_column(
+            column, justify="right" if column in ("samples", "download", "here") else "left", no_wrap=True, overflow="ellipsis"
+        )
     for name in choices("data"):
         node = compose(f"data={name}").data
         count, size = total(node, "count"), total(node, "size")
         licence = f" Licence: {node.licence}." if "licence" in node else ""
         cells = (name, f"{count:,}" if count else "", gigabytes(size) if size else "", here(node), f"{about(name)}.{licence}")
         table.add_row(*map(escape, cells))
-    Console().print(table)
+    wide_console().print(table)
 
 
 def total(node: DictConfig, key: str) -> int:

@@ -1,4 +1,4 @@
-"""run=models, run=check, run=export, run=script: what there is, whether a checkpoint fits, weights and decoders for elsewhere."""
+"""run=check, run=export, run=script: whether a checkpoint fits, weights and decoders for elsewhere."""
 
 from __future__ import annotations
 
@@ -7,53 +7,16 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
-from ..api import build_from, export_decoder, load_from, qualities_for
-from ..bench.complexity import cost_of
+from ..api import export_decoder, load_from, qualities_for
 from ..bench.learned import check_latents
-from ..config import at_quality, choices, compose, qualities_of
 from ..errors import UserError
-from ..models import PointCode, TransformCode, weights
+from ..models import PointCode, TransformCode
 from ..models.export import reference_state
 from .origin import load_one, words_of
 
 log = logging.getLogger(__name__)
-
-METRICS = ("mse", "ms-ssim", "chamfer")
-
-
-def list_models(cfg: DictConfig) -> None:
-    """A table of all models: parameters and kMACs per pixel of the first and the last quality, and what has weights."""
-    table = Table(
-        title="models: number of qualities, cost (per pixel or point) of the first and the last, published weights", header_style="bold"
-    )
-    for column in ("model", "q", "params (M)", "enc kMACs", "dec kMACs", "weights"):
-        table.add_column(column, justify="left" if column in ("model", "weights") else "right", no_wrap=column == "model")
-    for name in choices("model"):
-        own = compose(f"model={name}")
-        qualities = qualities_of(own)
-        costs = [cost_of(build_from(at_quality(own, q))) for q in sorted({qualities[0], qualities[-1]})]
-        cells = [
-            "-".join(dict.fromkeys(f"{value / scale:.1f}" for cost in costs for key, value in cost.items() if key.startswith(part)))
-            for part, scale in (("parameters", 1e6), ("encoder_", 1), ("decoder_", 1))
-        ]
-        table.add_row(escape(name), str(len(qualities)), *cells, ", ".join(with_weights(own)) or "-")
-    Console().print(table)
-
-
-def with_weights(cfg: DictConfig) -> list[str]:
-    """For which metrics weights are shipped or published, of any quality."""
-    found = []
-    for metric in METRICS:
-        if any(weights.SHIPPED.glob(f"{cfg.model.name}-{metric}*.safetensors")):
-            found.append(f"{metric} shipped")
-        elif any(weights.published_file(cfg.model.get("published"), metric, q) for q in qualities_of(cfg)):
-            found.append(metric)
-    return found
 
 
 def check(cfg: DictConfig) -> None:
