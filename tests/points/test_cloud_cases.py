@@ -5,12 +5,13 @@ The same kinds of file are made by the tests of each part; these are the origina
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, small
+from conftest import SHARED, call, small
 
 import lc_bench
 from lc_bench.data import clouds
@@ -169,3 +170,12 @@ def test_a_long_body_is_drawn_to_its_ends(tmp_path: Path) -> None:
     columns = np.flatnonzero(drawn[80:].any(0))  # below the title
     assert 0.02 * drawn.shape[1] < columns[0] < 0.15 * drawn.shape[1]
     assert 0.85 * drawn.shape[1] < columns[-1] < 0.98 * drawn.shape[1]
+
+
+def test_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of those that its README lists, by command; other commands tell the rest."""
+    for name in ("a,b{c}'s (1).ply", "Möbel 100%=[$].ply"):
+        shutil.copy(case("names/body.ply"), here / name)
+        model = ["model=sfu2024-pcc-rec-pointnet2-ssg", "model.num_points=64", "weights=none", "quality=1", "points=64", "threads=1"]
+        call(monkeypatch, "run=compress", f"input={name}", "output=x.lcb", "overwrite=true", *model)
+        assert (here / "x.lcb").is_file()

@@ -251,7 +251,7 @@ def test_frames_are_benchmarked_in_cubes(here: Path, monkeypatch: pytest.MonkeyP
     (here / "kitti").mkdir()
     np.concatenate([frame.numpy(), np.zeros((400, 1), np.float32)], 1).tofile(here / "kitti" / "000000.bin")
     monkeypatch.setenv("LC_BENCH_DATA", str(here))
-    (row,) = lc_bench.benchmark(model, data="kitti", split="test", points="null").to_dict("records")
+    (row,) = lc_bench.benchmark(model, data="kitti", split="test", points=None).to_dict("records")
     coded = cubed.encode_cubes(model, frame, 12.0)
     assert row["bytes"] == len(coded.streams[0])
     assert row["bpp"] == 8 * row["bytes"] / 400
@@ -259,4 +259,4 @@ def test_frames_are_benchmarked_in_cubes(here: Path, monkeypatch: pytest.MonkeyP
     assert np.isfinite([row["d1-psnr"], row["d2-psnr"], row["bpp_estimated"]]).all()
     fixed = lc_bench.build(SFU, **small(SFU))
     with pytest.raises(UserError, match="no cubes of any number"):
-        lc_bench.benchmark(fixed, data="kitti", split="test", points="null")
+        lc_bench.benchmark(fixed, data="kitti", split="test", points=None)
