@@ -21,6 +21,7 @@ from .runs.apart import end_with_parent, leave_cause
 from .runs.arguments import in_grammar
 from .runs.settled import settled
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
+from .runs.values import check_keys, check_values, take_aliases
 
 
 def run(cfg) -> object:  # type: ignore[no-untyped-def]
@@ -43,12 +44,14 @@ failures: list[UserError] = []
 
 
 def _run(cfg) -> object:  # type: ignore[no-untyped-def]
+    from hydra.core.hydra_config import HydraConfig
+
     hide_known()
+    take_aliases(cfg)
+    hydra = HydraConfig.get()
+    check_keys(cfg, hydra.runtime.choices, hydra.overrides.task)
     cfg = settled(cfg)
-    for key, least in (("threads", 1), ("seed", 0)):
-        value = cfg[key]
-        if not (value is None and key == "threads") and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise UserError(f"{key}={value}: give a whole number from {least} on")
+    check_values(cfg)
     if cfg.threads is not None:
         import torch
 

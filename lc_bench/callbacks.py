@@ -19,7 +19,7 @@ from rich.console import Console
 from .models import weights
 from .ops import stopping
 from .ops.progress import Pace, rate_and_rest
-from .task import Task
+from .task import Task, update_medians
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +120,9 @@ class Snapshots(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Also of a run that had trained to its end before and was killed before its weights were written."""
         if trainer.is_global_zero and isinstance(module, Task):
-            module.model.eval()
-            module.update_medians()  # a checkpoint has none
-            weights.save(module.model, self.folder / "model.safetensors", steps=trainer.global_step, **self.metadata)
+            result = module.final().eval()
+            update_medians(result)  # a checkpoint has none
+            weights.save(result, self.folder / "model.safetensors", steps=trainer.global_step, **self.metadata)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         stopping.be_gentle(False)
@@ -156,7 +156,7 @@ def fit(trainer: pl.Trainer, task: Task, checkpoint: Path | None) -> None:
     trainer._signal_connector.teardown = lambda: None  # type: ignore[method-assign]
     before = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(task, ckpt_path=checkpoint, weights_only=False)
+        trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:
         if not stopping.asked():
             raise

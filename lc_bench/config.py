@@ -1,9 +1,9 @@
 """Configuration: where the YAML files are, what they may compute, and what a wrong choice says.
 
-YAML wires, Python computes: besides Hydra's own interpolation there are four resolvers. `${by_quality:a,b,...}` picks the
+YAML wires, Python computes: besides Hydra's own interpolation there are five resolvers. `${by_quality:a,b,...}` picks the
 entry of the chosen quality (1 is the first; of a model of variable rate the last), `${by_level:a,b,...}` does too, but gives
 a model of variable rate one value for each of its levels, from the first to the last; `${scaled:n,a,b}` is n * a // b,
-`${sum:a,b,...}` adds.
+`${sum:a,b,...}` adds, `${split_of:train,test}` is that of the splits there are which the run asks for.
 """
 
 from __future__ import annotations
@@ -86,6 +86,21 @@ def _above(level: Any) -> Any:
     return level + 1
 
 
+# What stands in for a split that a set has not: a run says `test` for what is measured, `train` for what is learned from.
+STANDS_IN = {"test": ("val",), "train": ("test",), "held": ("val", "test")}
+
+
+def _split_of(*names: str, _root_: DictConfig) -> str:
+    """run.split, one of the names or several joined by +; for a role of which a set has no split of its own, the one that stands in."""
+    wanted = str(OmegaConf.select(_root_, "run.split") or "test")
+    if all(part in names for part in wanted.split("+")):
+        return wanted
+    for other in STANDS_IN.get(wanted, ()):
+        if other in names:
+            return other
+    raise unknown("run.split", wanted, names, "Those are the splits of this data set.")
+
+
 NAMED_FIRST = ("model", "data", "rate", "quality")  # a job's folder is named by these where they are given, swept or not
 
 
@@ -117,6 +132,7 @@ OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 OmegaConf.register_new_resolver("by_quality", _by_quality, replace=True)
 OmegaConf.register_new_resolver("by_level", _by_level, replace=True)
 OmegaConf.register_new_resolver("from_level", _from_level, replace=True)
+OmegaConf.register_new_resolver("split_of", _split_of, replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(map(int, terms)), replace=True)
 OmegaConf.register_new_resolver("scaled", lambda n, times, over: int(n) * int(times) // int(over), replace=True)
 
@@ -147,8 +163,11 @@ def choices(group: str) -> list[str]:
     return sorted({p.stem for folder in conf_dirs() for p in (folder / group).glob("*.yaml")})
 
 
-def compose(*overrides: str) -> DictConfig:
-    """The configuration that `python -m lc_bench OVERRIDES` would run with; UserError for what does not exist."""
+def compose(*overrides: str, with_own: bool = True) -> DictConfig:
+    """The configuration that `python -m lc_bench OVERRIDES` would run with; UserError for what does not exist.
+
+    with_own: look into a user's folder of configurations too.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -158,7 +177,7 @@ def compose(*overrides: str) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            own = own_conf_dir()
+            own = own_conf_dir() if with_own else None
             return hydra_compose("config", [*overrides, *([f"hydra.searchpath=[file://{own}]"] if own else [])])
     except Exception as error:
         raise explain(error, overrides) from None

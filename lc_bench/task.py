@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,13 @@ from .models import TransformCode
 from .ops import stopping
 from .ops.means import Means
 
+log = logging.getLogger(__name__)
+
 TERMS = ("loss", "bpp", "psnr", "distortion")  # what validation is the mean of
 MEDIAN_EVERY = 100  # steps, when training with rounding
+SETTINGS = "lc_bench"  # under which a checkpoint keeps what the run was made with
+SEEDS = 2**63
+REPLAYED = 100_000  # steps of a schedule that are gone through one by one: a second or two
 
 
 def hold_then_decay(optimizer: torch.optim.Optimizer, steps: int, decay: int, warmup: int = 0) -> torch.optim.lr_scheduler.LRScheduler:
@@ -38,6 +45,25 @@ def hold_then_decay(optimizer: torch.optim.Optimizer, steps: int, decay: int, wa
         return min(1.0, (step + 1) / (warmup + 1), max(0.0, steps - step) / max(decay, 1))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def advance(scheduler: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:
+    """Bring a new schedule to a step: as going through all of them does, which far on would take minutes."""
+    has_formula = isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR) or hasattr(scheduler, "_get_closed_form_lr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch wants a step of the optimiser before, and no number given
+        if has_formula and step > REPLAYED:
+            scheduler.step(step)
+            return
+        for _ in range(step):
+            scheduler.step()
+
+
+def update_medians(model: nn.Module) -> None:
+    """Rounding is about the medians, which move while training goes on."""
+    for module in model.modules():
+        if isinstance(module, FactorizedPrior):
+            module.update_median()
 
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -76,6 +102,11 @@ class Task(pl.LightningModule):
         self.quantiser = quantiser
         self.round_from = round_from  # step from which rounding replaces noise
         self.output = Path(output)
+        self.metadata: dict[str, Any] = {}  # of the weights that come out
+        self.settings: dict[str, Any] = {}  # kept in checkpoints
+        self.validated = False  # whether the last validation was not cut short
+        self.retaken = False  # whether the rate of learning leaves the checkpoint's course for the one configured now
+        self.final: Callable[[], TransformCode] = lambda: self.model  # whose weights are the result: of an average, if one is kept
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.model.parameters())
@@ -83,21 +114,46 @@ class Task(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SETTINGS] = self.settings
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.retaken:
+            checkpoint["lr_schedulers"] = []  # the course of another configuration
+
+    def on_train_start(self) -> None:
+        if self.retaken:
+            self._retake_course()
+
+    def _retake_course(self) -> None:
+        """Rate of learning and the optimiser's other settings as a run has them at this step that had the present ones all along.
+
+        Moments stay as the checkpoint has them.
+        """
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        scheduler = self.lr_schedulers()
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        fresh = self.make_optimizer(self.model.parameters())
+        if self.make_scheduler is not None:
+            assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+            course = self.make_scheduler(fresh)
+            advance(course, self.global_step)
+            scheduler.load_state_dict(course.state_dict())
+        before = optimizer.param_groups[0]["lr"]
+        for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+            group.update({key: value for key, value in new.items() if key != "params"})
+        log.info(f"rate of learning at step {self.global_step}: {float(optimizer.param_groups[0]['lr']):.6g} (it was {float(before):.6g})")
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The noise of a step depends on its number, not on what ran before: a resumed run draws the same.
         parts = self.trainer.accumulate_grad_batches
-        torch.manual_seed(((self.seed * 1_000_003 + self.global_step) * parts + batch_idx % parts) * 4096 + self.global_rank)
+        number = ((self.seed * 1_000_003 + self.global_step) * parts + batch_idx % parts) * 4096 + self.global_rank
+        torch.manual_seed(number % SEEDS)
         late = self.round_from is not None and self.global_step >= self.round_from
         self.model.quantiser = "round" if late else self.quantiser
         if self.model.quantiser != "noise" and self.global_step % MEDIAN_EVERY == 0:
-            self.update_medians()
+            update_medians(self.model)
         self._batch = batch
-
-    def update_medians(self) -> None:
-        """Rounding is about the medians, which move while training goes on."""
-        for module in self.model.modules():
-            if isinstance(module, FactorizedPrior):
-                module.update_median()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Before the step: after it, NaN would be in every weight and the next batch would be blamed.
@@ -129,6 +185,7 @@ class Task(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log means over all samples of all processes, of which each may have had another number."""
         whole = self.means.over_all()
+        self.validated = whole.complete
         for name, mean in whole.values.items() if whole.complete else ():
             self.log(name, mean, batch_size=1, prog_bar=name == "val/loss")
         if not whole.complete and "val/loss" not in self.trainer.callback_metrics:
@@ -165,5 +222,5 @@ class Task(pl.LightningModule):
         torch.save({"x": batch.x.cpu(), "names": batch.names, "step": self.global_step}, path)
         raise UserError(
             f"{what} at step {self.global_step} on {', '.join(batch.names)}; the batch is in {path}. "
-            "Lower optimizer.lr or run.clip, and resume from the last checkpoint"
+            f"Lower optimizer.lr or run.clip, and go on from the last checkpoint with run.resume={self.output / 'last.ckpt'}"
         )

@@ -135,7 +135,7 @@ def test_samples_come_with_the_installation() -> None:
 def test_kodak_is_checked(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_BENCH_DATA", str(shared / "data"))
     assert len(make(compose("data=kodak").data)) == 24
-    assert len(make(compose("data=bsds500").data)) == 500
+    assert len(make(compose("data=bsds500", "data.split=train+val+test").data)) == 500
     assert len(make(compose("data=bsds500", "data.split=val").data)) == 100
     with pytest.raises(UserError, match="train, val, test"):
         make(compose("data=bsds500", "data.split=dev").data)
@@ -154,7 +154,7 @@ def test_sets_that_are_not_there_say_where_to_get_them(tmp_path: Path, monkeypat
     (tmp_path / "vimeo90k" / "sequences" / "00001" / "0001").mkdir(parents=True)
     write(tmp_path / "vimeo90k" / "sequences" / "00001" / "0001" / "im1.png", GREY)
     (tmp_path / "vimeo90k" / "sep_trainlist.txt").write_text("00001/0001\n")
-    assert len(make(compose("data=vimeo90k").data)) == 1
+    assert len(make(compose("data=vimeo90k", "run=train").data)) == 1
 
 
 NEEDS = {"folder": "data.path=none", "clouds": "data.path=none", "openimages": "data.list=none"}
@@ -202,7 +202,7 @@ def test_long_lists_are_kept_until_a_folder_changes(tmp_path: Path, monkeypatch:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / f"{i}.JPEG", GREY, format="JPEG")
     (tmp_path / "imagenet" / "train" / "n0" / "notes.txt").touch()
-    wanted = compose("data=imagenet").data
+    wanted = compose("data=imagenet", "run=train").data
     first = make(wanted)
     names = [first.label(p) for p in first.paths]
     assert names == [f"train/n{k}/{i}.JPEG" for k in (0, 1) for i in range(k, 6, 2)]

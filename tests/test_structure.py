@@ -10,7 +10,22 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "lc_bench"
 # A part may import those listed before it in its line, and itself. errors and ops are open to all.
-LAYERS = ["coding", "entropy", "codecs", "models", "task", "callbacks", "bench", "report", "trained", "api", "tracking", "runs", "__main__"]
+LAYERS = [
+    "coding",
+    "entropy",
+    "codecs",
+    "models",
+    "task",
+    "callbacks",
+    "selection",
+    "bench",
+    "report",
+    "trained",
+    "api",
+    "tracking",
+    "runs",
+    "__main__",
+]
 LEAVES = {"layers": set(), "metrics": set(), "data": set(), "losses": {"metrics"}}
 OPEN = {"errors", "ops"}
 EXTRA = {

@@ -76,9 +76,19 @@ def collate(items: list[tuple[str, Tensor]]) -> Batch:
     return Batch(x, x.shape[1], list(names))
 
 
-def cloud_loader(clouds: CloudSet, turns: str, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader:
-    """Batches from optimiser step `step` on; batch is per process."""
-    return endless(Clouds(clouds, seed, turns), collate, batch, seed, step, workers, rank, world)
+def cloud_loader(
+    clouds: CloudSet,
+    turns: str,
+    batch: int,
+    seed: int,
+    step: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    period: int | None = None,
+) -> DataLoader:
+    """Batches from optimiser step `step` on; batch is per process; period: only so many clouds, again and again."""
+    return endless(Clouds(clouds, seed, turns), collate, batch, seed, step, workers, rank, world, period)
 
 
 class Whole(Dataset[tuple[str, Tensor]]):

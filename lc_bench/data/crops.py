@@ -90,15 +90,15 @@ def generator_of(seed: int, number: int, stream: int) -> torch.Generator:
 
 
 class Positions(Sampler[int]):
-    """Positions from `start` on, without end; of several processes, each takes every n-th."""
+    """Positions from `start` on, without end; of several processes, each takes every n-th. period: only so many, again and again."""
 
-    def __init__(self, start: int, rank: int = 0, world: int = 1) -> None:
-        self.start, self.rank, self.world = start, rank, world
+    def __init__(self, start: int, rank: int = 0, world: int = 1, period: int | None = None) -> None:
+        self.start, self.rank, self.world, self.period = start, rank, world, period
 
     def __iter__(self) -> Iterator[int]:
         position = self.start + self.rank
         while True:
-            yield position
+            yield position if self.period is None else position % self.period
             position += self.world
 
 
@@ -133,10 +133,18 @@ def share_of(count: int, rank: int, world: int) -> range:
 
 
 def training_loader(
-    images: ImageSet, crop: int, batch: int, seed: int, step: int, workers: int, rank: int = 0, world: int = 1
+    images: ImageSet,
+    crop: int,
+    batch: int,
+    seed: int,
+    step: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    period: int | None = None,
 ) -> DataLoader:
-    """Batches from optimiser step `step` on; batch is per process."""
-    return endless(Crops(images, crop, seed), collate, batch, seed, step, workers, rank, world)
+    """Batches from optimiser step `step` on; batch is per process; period: only so many crops, again and again."""
+    return endless(Crops(images, crop, seed), collate, batch, seed, step, workers, rank, world, period)
 
 
 def endless(
@@ -148,12 +156,13 @@ def endless(
     workers: int,
     rank: int,
     world: int,
+    period: int | None = None,
 ) -> DataLoader:
     """Batches of samples that are functions of their position, from that of step `step` on."""
     return DataLoader(
         samples,
         batch_size=batch,
-        sampler=Positions(step * batch * world, rank, world),
+        sampler=Positions(step * batch * world, rank, world, period),
         num_workers=workers,
         collate_fn=collate_fn,
         persistent_workers=workers > 0,

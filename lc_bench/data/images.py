@@ -57,7 +57,7 @@ def read_image(path: Path, name: str | None = None) -> Tensor:
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """(H, W, 3) -> (3, H, W), its own memory."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def read_pixels(path: Path, name: str | None = None) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -63,8 +63,9 @@ class ImageSet:
         return printable(path.relative_to(self.root).as_posix())
 
 
-def samples() -> ImageSet:
-    """The photographs inside scikit-image's wheel."""
+def samples(split: str = "test") -> ImageSet:
+    """The photographs inside scikit-image's wheel. split: test is all that there is."""
+    _parts("samples", split, ("test",))
     folder_ = Path(str(package_files("skimage"))) / "data"
     return ImageSet("samples", folder_, tuple(folder_ / n for n in SAMPLES))
 
@@ -92,11 +93,14 @@ def listed(
     ending: str = "",
     download: bool | None = None,
     on_error: str = "fail",
+    split: str = "test",
 ) -> ImageSet:
     """A set whose images are published one by one: LC_BENCH_DATA/name, each checked against its hash, downloaded if it is not there.
 
-    address: of the folder; ending: what an image's name has there besides, .zip for archives that hold it alone.
+    address: of the folder; ending: what an image's name has there besides, .zip for archives that hold it alone; split: test is all
+    that such a set has.
     """
+    _parts(name, split, ("test",))
     root = data_root() / name
     expected = {**(sha256 or {}), **{file: f"md5:{digits}" for file, digits in (md5 or {}).items()}}
     by_hand = f"or put the {count} files into a folder {name} and set LC_BENCH_DATA to the folder above it (looked in {root})"
@@ -176,8 +180,9 @@ def local(
     return ImageSet(f"{name}-{split}", root, tuple(paths), on_error, cache)
 
 
-def _parts(name: str, split: str, splits: Mapping[str, Any]) -> list[str]:
-    parts = split.split("+")
+def _parts(name: str, split: str, splits: Collection[str]) -> list[str]:
+    """The splits that are joined by + in `split`; UserError for one that the set has not."""
+    parts = str(split).split("+")
     if not all(part in splits for part in parts):
         raise UserError(f"data.split={split}: {name} has {', '.join(splits)}")
     return parts

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import compose, is_variable, own_conf_dir
+from ..config import choices, compose, is_variable, own_conf_dir
 from .sweep import quoted
 
 PLAIN = r"[\w./+-]+"  # stands for itself in Hydra's grammar
@@ -29,8 +29,11 @@ def benchmark_of(cfg: DictConfig, output: Path) -> str:
     if cfg.rate.name not in ("mse", compose(f"model={name}").rate.name):
         words.append(f"rate={cfg.rate.name}")
     words.append(f"weights={as_value(str(output / 'model.safetensors'))}")
-    if isinstance(cfg.run.get("val"), str):
-        words.append(f"data={cfg.run.val}")
+    val = cfg.run.get("val")
+    if isinstance(val, str) and val in choices("data"):
+        words.append(f"data={val}")
+    elif isinstance(val, str):
+        words += [f"data={'clouds' if 'num_points' in cfg.model else 'folder'}", f"data.path={as_value(val)}"]
     folder = own_conf_dir()
     return shlex.join(["python", "-m", "lc_bench", *(["--config-dir", str(folder)] if folder else []), *words])
 

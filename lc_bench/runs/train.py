@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..api import as_trained, build_from, give_weights
-from ..config import at_quality, check_choice, compose, is_variable, make, qualities_of
+from ..api import as_trained, build_from
+from ..bench.learned import check_kind
+from ..config import at_quality, is_variable, make, qualities_of
 from ..errors import UserError, unknown
 from ..ops import stopping
 from ..ops.device import warn_of_slow_bfloat16
@@ -18,11 +20,36 @@ from ..ops.notices import hide_lightnings
 from ..tracking import make_loggers, told_of
 from . import ranks
 from .command import benchmark_of
+from .resume import continued, find_checkpoint, settings
+from .training_data import training_set, validation_set, warn_of_overlap
+from .values import check_training_values
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from ..models import TransformCode
 
 log = logging.getLogger(__name__)
 
 
 PRECISIONS = ("32-true", "bf16-mixed")
+# Arguments of Lightning's Trainer that have a key of their own here.
+ELSEWHERE = {
+    "max_epochs": "run.steps counts steps, epochs have no end",
+    "min_epochs": "run.steps counts steps, epochs have no end",
+    "limit_train_batches": "run.steps counts steps, epochs have no end",
+    "check_val_every_n_epoch": "run.val_every counts steps",
+    "fast_dev_run": "debug=fast_dev_run",
+    "overfit_batches": "debug=overfit",
+    "logger": "logger=",
+    "callbacks": "callbacks=",
+    "default_root_dir": "output=",
+    "enable_checkpointing": "callbacks=best, run.save_every",
+    "plugins": "run.resume needs those that are set here",
+    "use_distributed_sampler": "positions are shared by the ranks already",
+    "reload_dataloaders_every_n_epochs": "epochs have no end",
+    "barebones": "trainer.enable_progress_bar=false logger=[]",
+}
 
 
 def main(cfg: DictConfig) -> float:
@@ -35,13 +62,11 @@ def main(cfg: DictConfig) -> float:
 def run(cfg: DictConfig) -> float:
     """Of one rank."""
     import lightning.pytorch as pl
-    import torch
-    from lightning.pytorch.callbacks import LearningRateMonitor
+    from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 
     from ..callbacks import AtomicCheckpoints, Snapshots, fit, progress_of_training
     from ..data import CloudSet
-    from ..data.cloud_batches import cloud_loader, cloud_validation
-    from ..data.crops import training_loader, validation_loader
+    from ..selection import ValidateAtEnd
     from ..task import Task
     from ..tracking.training import TrackTraining
 
@@ -50,76 +75,84 @@ def run(cfg: DictConfig) -> float:
     if len(qualities) > 1 and not is_variable(cfg):
         raise UserError(f"quality={cfg.quality}: training takes one, such as quality=3; sweep over several with -m quality=1,2,3")
     cfg = as_trained(at_quality(cfg, qualities[0]))
+    check_training_values(cfg)
     run = cfg.run
+    quality = "all" if is_variable(cfg) else cfg.quality
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = build_from(cfg, cfg.seed)
-    if str(cfg.weights) not in ("auto", "none"):
-        give_weights(model, cfg, cfg.weights)  # fine-tuning starts from them; auto and none from scratch
-    images = make(cfg.data)
-    us = ranks.join(cfg)
-    output = Path(cfg.output)
-    checkpoint = find_checkpoint(run.resume, output)
-    scheduler = make(cfg.scheduler, _partial_=True) if cfg.get("scheduler") else None
-    task = Task(
-        model, make(cfg.rate.loss), make(cfg.optimizer, _partial_=True), scheduler, cfg.seed, run.quantiser, run.round_from, str(output)
-    )
+    images = training_set(cfg)
+    check_kind(model, images)
     clouds = isinstance(images, CloudSet)
-    draw = functools.partial(cloud_loader, images, run.turn) if clouds else functools.partial(training_loader, images, run.crop)
-    loader = functools.partial(draw, batch=run.batch, seed=cfg.seed, workers=run.workers)
     if clouds and cfg.trainer.precision != PRECISIONS[0]:
         raise UserError(f"trainer.precision={cfg.trainer.precision}: distances between points need {PRECISIONS[0]}; images train in either")
+    held_out = validation_set(cfg, clouds)
+    us = ranks.join(cfg)
     if us.first and cfg.trainer.precision == "bf16-mixed" and us.device.type == "cpu":
         warn_of_slow_bfloat16()
+    output = Path(cfg.output)
+    loss = make(cfg.rate.loss)
+    optimizer, scheduler = course_of(cfg)
+    task = Task(model, loss, optimizer, scheduler, cfg.seed, run.quantiser, run.round_from, str(output))
+    chosen = make_callbacks(cfg, has_validation=held_out is not None)
+    averages = {key: value for callback in chosen for key, value in getattr(callback, "settings", {}).items()}
+    now = settings(cfg, images, quality, us.world, averages)
+    path = find_checkpoint(run.resume, output)
+    checkpoint = continued(path, task, now) if path is not None else None
+    start = start_from(model, cfg) if checkpoint is None else checkpoint.start
+    task.retaken = checkpoint is not None and checkpoint.retaken
+    task.settings = {**now, "start": start}
+    task.metadata = {
+        "model": cfg.model.name,
+        "quality": quality,
+        "metric": cfg.rate.name,
+        "lmbda": cfg.rate.lmbda,
+        "data": images.name,
+        **start,
+    }
+    give_data(task, cfg, images, held_out)
+    if held_out is not None and us.first:
+        warn_of_overlap(images, held_out)
     if run.compile:
         model.g_a.compile()
         model.g_s.compile()
-    parts = cfg.trainer.accumulate_grad_batches  # batches to a step
-    # The loader is made after a checkpoint was loaded, so it starts at the step where the run stood.
-    task.train_dataloader = lambda: loader(step=task.global_step * parts, rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
-    if run.val is not None:
-        check_choice("data", run.val)
-    own_points = [f"model.num_points={cfg.model.num_points}"] if "num_points" in cfg.model else []
-    held_out = make(compose(f"data={run.val}", f"model={cfg.model.name}", *own_points).data) if run.val is not None else None
-    if held_out is not None:
-        shared = functools.partial(cloud_validation, held_out, run.batch) if clouds else functools.partial(validation_loader, held_out)
-        task.val_dataloader = lambda: shared(rank=task.global_rank, world=task.trainer.world_size)  # type: ignore[method-assign]
-    quality = "all" if is_variable(cfg) else cfg.quality
-    metadata = {"model": cfg.model.name, "quality": quality, "metric": cfg.rate.name, "lmbda": cfg.rate.lmbda, "data": images.name}
+    trainer_keys = arguments_of_trainer(cfg)
     if us.first:
         keep_metrics(output)
-    resumed_at = torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"] if checkpoint else 0
+    resumed_at = checkpoint.step if checkpoint is not None else 0
     loggers = make_loggers(cfg, output, f"{cfg.model.name} quality {quality}", resumed_at)
     watched = (images, run.val_every) if held_out is None else (held_out, None)
-    snapshots = Snapshots(output, run.save_every, metadata)
-    trainer = pl.Trainer(
-        **OmegaConf.to_container(cfg.trainer, resolve=True),  # type: ignore[arg-type]
-        max_steps=run.steps,
-        max_epochs=-1,
-        gradient_clip_val=run.clip,
-        log_every_n_steps=run.log_every,
-        val_check_interval=run.val_every * parts,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=loggers,
-        default_root_dir=output,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        plugins=[AtomicCheckpoints()],
-        callbacks=[
-            snapshots,
-            progress_of_training(),
-            TrackTraining(loggers, told_of(cfg), *watched),
-            *([LearningRateMonitor("step")] if loggers else []),
-        ],
-    )
+    snapshots = Snapshots(output, run.save_every, task.metadata)
+    progress = progress_of_training()
+    trainer_keys.setdefault("enable_progress_bar", isinstance(progress, ProgressBar))
+    callbacks = [
+        *chosen,
+        snapshots,
+        ValidateAtEnd(),
+        *([progress] if trainer_keys["enable_progress_bar"] or not isinstance(progress, ProgressBar) else []),
+        TrackTraining(loggers, told_of(cfg), *watched),
+        *([LearningRateMonitor("step")] if loggers else []),
+    ]
+    try:
+        trainer = pl.Trainer(
+            **trainer_keys,
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            logger=loggers,
+            default_root_dir=output,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in chosen),
+            use_distributed_sampler=False,
+            plugins=[AtomicCheckpoints()],
+            callbacks=callbacks,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"trainer: {error}") from None
     log.info(
         f"training {cfg.model.name} quality {quality} (lambda {cfg.rate.lmbda}) on {len(images)} samples of {images.name}, in {output}"
     )
     if checkpoint is not None:
-        log.info(f"resuming {checkpoint} at step {resumed_at} of {run.steps}")
+        log.info(f"resuming {checkpoint.path} at step {resumed_at} of {run.steps}")
     model.train()  # Lightning keeps the mode it finds
-    fit(trainer, task, checkpoint)
+    fit(trainer, task, checkpoint.path if checkpoint is not None else None)
     if snapshots.interrupted:
         stopping.note_end(snapshots.interrupted)
         log.info(f"interrupted at step {trainer.global_step} of {run.steps}; continue with run.resume={output / 'last.ckpt'}")
@@ -128,17 +161,98 @@ def run(cfg: DictConfig) -> float:
     return float(trainer.callback_metrics.get("train/loss", float("nan")))
 
 
-def find_checkpoint(resume: Any, output: Path) -> Path | None:
-    """run.resume: null, a checkpoint, a folder that holds last.ckpt, or `auto` (this output folder's, if there is one)."""
-    if resume is None:
-        return None
-    path = output / "last.ckpt" if resume == "auto" else Path(resume).expanduser()
-    path = path / "last.ckpt" if path.is_dir() else path
-    if path.is_file():
-        return path
-    if resume == "auto":
-        return None
-    raise UserError(f"run.resume={resume}: no checkpoint there. Give a .ckpt file, a folder with last.ckpt, auto or null")
+def give_data(task: Any, cfg: DictConfig, images: Any, held_out: Any) -> None:
+    """The task's loaders. They are made after a checkpoint was loaded, so training starts at the step where the run stood."""
+    from ..data import CloudSet
+    from ..data.cloud_batches import cloud_loader, cloud_validation
+    from ..data.crops import training_loader, validation_loader
+
+    run = cfg.run
+    clouds = isinstance(images, CloudSet)
+    draw = functools.partial(cloud_loader, images, run.turn) if clouds else functools.partial(training_loader, images, run.crop)
+    loader = functools.partial(draw, batch=run.batch, seed=cfg.seed, workers=run.workers, period=run.overfit)
+    parts = cfg.trainer.accumulate_grad_batches  # batches to a step
+    task.train_dataloader = lambda: loader(step=task.global_step * parts, rank=task.global_rank, world=task.trainer.world_size)
+    if held_out is not None:
+        shared = functools.partial(cloud_validation, held_out, run.batch) if clouds else functools.partial(validation_loader, held_out)
+        task.val_dataloader = lambda: shared(rank=task.global_rank, world=task.trainer.world_size)
+
+
+def course_of(cfg: DictConfig) -> tuple[Any, Any]:
+    """Optimiser and schedule as functions, tried once: what they cannot be made with is a UserError now, not amid the run."""
+    import torch
+
+    if not cfg.get("optimizer"):
+        raise UserError("optimizer=null: training needs one, such as optimizer=adam")
+    optimizer = make(cfg.optimizer, _partial_=True)
+    scheduler = make(cfg.scheduler, _partial_=True) if cfg.get("scheduler") else None
+    group = "optimizer"
+    try:
+        tried = optimizer([torch.nn.Parameter(torch.zeros(1))])
+        if not isinstance(tried, torch.optim.Optimizer):
+            raise UserError(f"optimizer: {cfg.optimizer._target_} gives no torch.optim.Optimizer")
+        group = "scheduler"
+        course = scheduler(tried) if scheduler is not None else None
+    except UserError:
+        raise
+    except Exception as error:  # of whatever class was named, with whatever it was given
+        raise UserError(f"{group}={cfg[group]}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if isinstance(course, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise UserError("scheduler: one that waits for a plateau cannot be resumed exactly; scheduler=halve halves at fixed steps")
+    return optimizer, scheduler
+
+
+def make_callbacks(cfg: DictConfig, has_validation: bool) -> list[pl.Callback]:
+    """Those of `callbacks=`."""
+    made = []
+    for name, node in (cfg.get("callbacks") or {}).items():
+        if not OmegaConf.is_dict(node) or "_target_" not in node:
+            raise UserError(f"callbacks.{name}: give a mapping with _target_, as in conf/callbacks/best.yaml")
+        if "monitor" in node and str(node.monitor).startswith("val/") and not has_validation:
+            raise UserError(f"callbacks={name}: it watches {node.monitor}, and nothing is validated. Give run.val, such as run.val=kodak")
+        made.append(make(node))
+    return made
+
+
+def start_from(model: TransformCode, cfg: DictConfig) -> dict[str, Any]:
+    """Load what `weights` says; auto and none start from scratch. What the run was initialised from, for the metadata of its result.
+
+    Weights that were trained for another metric or quality will do: that is fine-tuning.
+    """
+    from ..models import weights
+
+    if cfg.weights is None:
+        raise UserError("weights=null: give auto or none to train from scratch, or the path of weights to start from")
+    if str(cfg.weights) in ("auto", "none"):
+        return {}
+    path = Path(str(cfg.weights)).expanduser()
+    told = weights.load_file(model, path)
+    was = {key: told[key] for key in ("metric", "quality", "steps", "data") if key in told}
+    log.info(f"starting from {path}" + (f", trained for {was['metric']}, quality {was.get('quality')}" if "metric" in was else ""))
+    return {"initialised_from": {"weights": f"{path.resolve().parent.name}/{path.name}", **was}}
+
+
+def arguments_of_trainer(cfg: DictConfig) -> dict[str, Any]:
+    """What pl.Trainer is called with, of the keys of run= and those of trainer= that are not null."""
+    import lightning.pytorch as pl
+
+    given = {str(key): value for key, value in OmegaConf.to_container(cfg.trainer, resolve=True).items() if value is not None}  # type: ignore[union-attr]
+    known = inspect.signature(pl.Trainer.__init__).parameters
+    for key, value in given.items():
+        if key in ELSEWHERE:
+            raise UserError(f"trainer.{key}={value}: {ELSEWHERE[key]}")
+        if key not in known:
+            raise unknown(f"trainer.{key}", value, (name for name in known if name != "self" and name not in ELSEWHERE))
+    run = cfg.run
+    ours = {
+        "max_steps": run.steps,
+        "gradient_clip_val": run.clip,
+        "log_every_n_steps": run.log_every,
+        "val_check_interval": (run.val_every or run.steps) * cfg.trainer.accumulate_grad_batches,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+    }
+    return {**ours, **given}
 
 
 def keep_metrics(output: Path) -> None:

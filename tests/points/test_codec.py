@@ -234,6 +234,7 @@ def test_train_then_benchmark_by_command(name: str, tmp_path: Path, monkeypatch:
     call(
         monkeypatch,
         "run=train",
+        "data=shapes",
         *own,
         *QUICK,
         "run.steps=12",
@@ -260,7 +261,7 @@ def test_train_then_benchmark_by_command(name: str, tmp_path: Path, monkeypatch:
 
 def test_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Normalisation statistics included."""
-    own = ["run=train", "model=sfu2024-pcc-rec-pointnet2-ssg", "model.num_points=64", "threads=1"]
+    own = ["run=train", "model=sfu2024-pcc-rec-pointnet2-ssg", "data=shapes", "model.num_points=64", "threads=1"]
     more = [*QUICK, "run.batch=3", "quality=2", "run.save_every=5", "run.quantiser=mixed", "scheduler=hold", "scheduler.decay=4"]
     for out, steps in (("whole", 10), ("cut", 5), ("cut", 10)):
         end = ["scheduler.steps=10", f"run.steps={steps}", "run.resume=auto", f"hydra.run.dir={tmp_path / out}"]
