@@ -46,7 +46,6 @@ def test_the_name_that_was_meant(given: str, meant: str | None) -> None:
         (["weights=null", "run=check"], "weights=null: give auto"),
         (["weights=[a,b]", "run=models"], "give auto, none"),
         (["quality=null", "weights=none", "run=check"], "quality=null: give one of 1..8"),
-        (["output=null", "run=models"], "output=null: give a folder"),
         (["sweep=[a]", "run=models"], "sweep=['a']: give a folder"),
         (["level=8", "run=check"], "lite has levels 0 (the lowest rate) to 7"),
         (["level=2", "run=check", "model=mbt2018"], "mbt2018 has one rate; give a quality of 1..8"),
