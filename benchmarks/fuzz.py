@@ -1,4 +1,4 @@
-"""Malformed streams of small models: every one has to end in a StreamError, or in the image that was written.
+"""Malformed streams of small models: every one has to end in a StreamError, or in the image or cloud that was written.
 
     python benchmarks/fuzz.py [--count 10000] [--seed 0] [--models mbt2018-mean lite]
 
@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import copy
 import resource
+import struct
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -25,10 +26,11 @@ from torch import Tensor
 
 import lc_bench
 from lc_bench.coding import varint
-from lc_bench.coding.container import CRC, checksum, is_tiled, read_head
+from lc_bench.coding.container import CRC, checksum, is_cubed, is_tiled, read_head, write_head
+from lc_bench.coding.cubes import pack_cubes, unpack_cubes
 from lc_bench.coding.tiles import tiles_of
 from lc_bench.errors import StreamError
-from lc_bench.models import TransformCode
+from lc_bench.models import PointCode, TransformCode, cubed
 
 SECONDS = 1.0  # for a stream
 MEBIBYTES = 512  # of growth, for all of them
@@ -45,22 +47,40 @@ KINDS_OF_STREAM: list[tuple[str, dict[str, object], int]] = [
     ("lite", LITE, 0),
     ("lite", LITE, 64),
 ]
+# Model of clouds, its keys, side of cubes.
+KINDS_OF_CLOUD: list[tuple[str, dict[str, object], float]] = [
+    ("sfu2024-pcc-rec-pointnet2-ssg", {"num_points": 64}, 0.0),
+    ("hrtzxf2022-pcc-rec", {"hidden": 8}, 0.0),
+    ("hrtzxf2022-pcc-rec", {"hidden": 8}, 1.5),
+]
 
 
 @dataclass
 class Parts:
-    """head: up to the lengths; bodies: of a whole image its one, of tiles each, with lengths of segments but without checksums."""
+    """head: up to the lengths; bodies: of a whole image its one, of tiles each, with lengths of segments but without checksums.
+
+    A stream in cubes is one body, which starts with their table; what is said of its segments is the first cube's.
+    """
 
     head: bytes
     lengths: list[int]  # of tiles, checksums included
     bodies: list[bytes]
     segments: int
     tiled: bool
+    table: bytes = b""  # of cubes, before the segments
+    lasting: bytes = b""  # segments of all cubes but the first
 
     @classmethod
     def of(cls, stream: bytes) -> Parts:
         header, count, position = read_head(stream)
         head = stream[:position]
+        if is_cubed(stream):
+            first, *others = unpack_cubes(stream)[1]
+            lengths = b"".join(varint.write(len(s)) for s in first.segments[:-1])
+            lasting = b"".join(s for cube in others for s in cube.segments)
+            end = len(stream) - CRC - len(lasting)
+            start = end - sum(map(len, first.segments))
+            return cls(head, [], [lengths + stream[start:end]], count, False, stream[position:start], lasting)
         if not is_tiled(stream):
             return cls(head, [], [stream[position:-CRC]], count, False)
         rows, columns = tiles_of(header)
@@ -77,11 +97,27 @@ class Parts:
     def sealed(self, lengths: bytes | None = None) -> bytes:
         """With checksums that match. lengths: of tiles, in place of what the bodies have."""
         if not self.tiled:
-            return self.head + self.bodies[0] + checksum(self.head + self.bodies[0])
+            whole = self.head + self._in_cubes() if self.table else self.head + self.bodies[0]
+            return whole + checksum(whole)
         table = b"".join(varint.write(len(body) + CRC) for body in self.bodies) if lengths is None else lengths
         seal = checksum(self.head + table)
         sealed = (body + checksum(seal + number.to_bytes(4, "little") + body) for number, body in enumerate(self.bodies))
         return b"".join([self.head, table, seal, *sealed])
+
+    def _in_cubes(self) -> bytes:
+        """The table, with the lengths that the first cube has now where they can be read, and all segments."""
+        try:
+            segments = self.split(0)
+            position, kept = 0, []
+            for _ in range(5):  # number of cubes; place and points of the first
+                value, position = varint.read(self.table, position)
+                kept.append(varint.write(value))
+            for _ in segments:
+                _, position = varint.read(self.table, position)
+        except StreamError:
+            return self.table + self.bodies[0] + self.lasting
+        lengths = (varint.write(len(s)) for s in segments)
+        return b"".join([*kept, *lengths, self.table[position:], *segments, self.lasting])
 
     def split(self, tile: int) -> list[bytes]:
         body, position, lengths = self.bodies[tile], 0, []
@@ -101,7 +137,7 @@ class Parts:
 
 @dataclass
 class Victim:
-    """A model, streams that it wrote, and their images; and the model with a weight changed after it was frozen."""
+    """A model, streams that it wrote, and their images or clouds; and the model with a weight changed after it was frozen."""
 
     name: str
     model: TransformCode
@@ -114,7 +150,7 @@ def lively(name: str, keys: dict[str, object], seed: int = 0) -> TransformCode:
     """An untrained model whose latents are not all zero."""
     model = lc_bench.build(name, seed=seed, **keys)
     with torch.no_grad():
-        [p for p in model.g_a.parameters() if p.ndim == 4][-1].mul_(40)
+        [p for p in model.g_a.parameters() if p.ndim > 1][-1].mul_(40)
         for parameter in model.codec.parameters():
             if parameter.ndim == 4:
                 parameter.mul_(2)
@@ -139,8 +175,32 @@ def picture(height: int, width: int, seed: int) -> Tensor:
     return (0.5 + 0.3 * waves + 0.1 * torch.randn(1, 3, height, width, generator=generator)).clamp(0, 1)
 
 
-def victims(names: list[str] | None = None) -> list[Victim]:
+def body(count: int, seed: int) -> Tensor:
+    """(N, 3): a ball, somewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    ball = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
+    return ball + torch.tensor([3.0, -1.0, 0.5]) * (1 + seed)
+
+
+def clouds(names: list[str] | None) -> list[Victim]:
     found = []
+    for name, keys, side in KINDS_OF_CLOUD:
+        if names and name not in names:
+            continue
+        model = lively(name, keys)
+        assert isinstance(model, PointCode)
+        bodies = [body(model.points if model.fixed else count, seed) for seed, count in enumerate((90, 200))]
+        if side:
+            streams = [cubed.encode_cubes(model, points, side).streams[0] for points in bodies]
+        else:
+            streams = [cubed.encode(model, points) for points in bodies]
+        decoded = [lc_bench.decompress(model, [stream]) for stream in streams]
+        found.append(Victim(name + (", cubes" if side else ""), model, streams, decoded, altered(model)))
+    return found
+
+
+def victims(names: list[str] | None = None) -> list[Victim]:
+    found = clouds(names)
     for name, keys, tile in KINDS_OF_STREAM:
         if names and name not in names:
             continue
@@ -217,21 +277,26 @@ def absurd_sizes(random: Random, stream: bytes, _: list[Victim]) -> bytes:
     parts = Parts.of(stream)
     header, _, _ = read_head(stream)
     numbers = [n for n in (header.level, *header.sizes, header.tile) if n is not None]
-    fixed = parts.head[: len(parts.head) - sum(len(varint.write(n)) for n in numbers)]
+    plain = write_head(replace(header, scale=None, cube=None), parts.segments)
+    end = len(plain)
+    fixed, rest = parts.head[: end - sum(len(varint.write(n)) for n in numbers)], parts.head[end:]
     near = [varint.write(max(0, n + random.choice([-1, 1, 2, 16, 64, 1000]))) for n in numbers]
     far = [absurd(random) for _ in numbers]
-    parts.head = fixed + b"".join(random.choice([varint.write(n), a, b]) for n, a, b in zip(numbers, near, far, strict=True))
+    changed = b"".join(random.choice([varint.write(n), a, b]) for n, a, b in zip(numbers, near, far, strict=True))
+    parts.head = fixed + changed + rest
     return parts.sealed()
 
 
 def as_many_pixels_as_allowed(random: Random, stream: bytes, _: list[Victim]) -> bytes:
-    """Sizes near the bounds of what a reader takes, with the bytes of a small image."""
+    """Sizes near the bounds of what a reader takes, with the bytes of a small image or cloud."""
     parts = Parts.of(stream)
     header, _, _ = read_head(stream)
     old = b"".join(map(varint.write, header.sizes))
     area = random.randint(20, 28)
     height = random.randint(6, area - 6)
     new = varint.write(1 << height) + varint.write(1 << area - height)
+    if len(header.sizes) == 1:
+        new = varint.write(random.choice([1 << random.randint(8, 24), (1 << 13) + 16 * len(stream) + random.randint(-300, 300)]))
     parts.head = new.join(parts.head.rsplit(old, 1))
     return parts.sealed()
 
@@ -316,6 +381,35 @@ def foreign(random: Random, stream: bytes, all_: list[Victim]) -> bytes:
     return other.sealed()
 
 
+def places(random: Random, stream: bytes, _: list[Victim]) -> bytes:
+    """Where a cloud or its cubes lie: edited, swapped, doubled, left out; flags of an older stream."""
+    header, *_unused, position = read_head(stream)
+    what = random.randrange(5)
+    if header.cube is not None and what < 3:
+        cubes = list(unpack_cubes(stream)[1])
+        place = random.randrange(len(cubes))
+        if what == 0:
+            random.shuffle(cubes)
+        elif what == 1:
+            cubes[place] = random.choice(cubes)
+        else:
+            moved = [a + random.choice([-1, 0, 0, 1, 1 << 23]) for a in cubes[place].place]
+            cubes[place] = replace(cubes[place], place=tuple(moved), count=max(0, cubes[place].count + random.choice([-1, 0, 0, 1])))
+        try:
+            return pack_cubes(header, cubes)
+        except struct.error:  # of a place that no header holds
+            return stream[:-1]
+    parts = Parts.of(stream)
+    if what == 3 and header.scale is None and header.cube is None:
+        parts.head = parts.head[:7] + bytes([parts.head[7] | 0x40, random.randrange(256)]) + parts.head[8:]
+    elif what == 3:
+        parts.head = parts.head[:8] + bytes([parts.head[8] ^ (1 << random.randrange(8))]) + parts.head[9:]
+    else:
+        start = max(8, position - 20)
+        parts.head = parts.head[:start] + flip(random, parts.head[start:])
+    return parts.sealed()
+
+
 def version(random: Random, stream: bytes, _: list[Victim]) -> bytes:
     parts = Parts.of(stream)
     parts.head = random.choice([random.randbytes(3), b"LC" + random.randbytes(1)]) + parts.head[3:]
@@ -347,6 +441,7 @@ DAMAGES: dict[str, Damage] = {
     "absurd lanes and lists of a segment, sealed again": lanes,
     "segments swapped, doubled, left out, foreign": shuffled,
     "tiles swapped, doubled, left out, foreign": tiles,
+    "places of clouds and cubes, sealed again": places,
     "another model's stream, digests forged or not": foreign,
     "another version, no stream": version,
     "random or no bytes": noise,

@@ -28,14 +28,19 @@ Stream = bytes | mmap.mmap
 MAGIC = b"LC"
 VERSION = 1
 HAS_LEVEL, HAS_FLAGS = 0x80, 0x40
-TILED, NAMED, BOUND, PLACED, CUBED, FAR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+TILED, NAMED, BOUND, PLACED, CUBED, FAR, PLACE_SEALED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
+KNOWN = TILED | NAMED | BOUND | PLACED | CUBED | FAR | PLACE_SEALED
 # Sizes up to 2^24 on a side and 2^28 in all keep what a header can ask for within a few gigabytes.
 LARGEST_SIDE = 1 << 24
 LARGEST_AREA = 1 << 28  # of an image in tiles
 LARGEST_WHOLE = 1 << 26  # of one that is not
-# A header alone can ask for FREE_AREA pixels; a larger image, or tile, has bytes for them, and zeros at its end if it has too few. With
-# 0.001 bits per pixel few ever have.
+# A header alone can ask for FREE_AREA pixels; a larger image, or tile, has bytes for them, and zeros at its end if it has too few: one for
+# AREA_PER_BYTE pixels up to DENSE_AREA, which nothing that is not asked for exceeds, and one for DENSE_PER_BYTE beyond.
 FREE_AREA, AREA_PER_BYTE = 1 << 20, 1 << 13
+DENSE_AREA, DENSE_PER_BYTE = 1 << 22, 1 << 9
+# The same for points, which take longer: of all cubes of a cloud together. A piece is a cube, or a whole cloud.
+FREE_POINTS, POINTS_PER_BYTE = 1 << 13, 1 << 4
+LARGEST_PIECE = 1 << 17
 SMALLEST_TILE, LARGEST_TILE = 64, 4096  # pixels on a side
 LONGEST_NAME = 200  # bytes
 CRC = 4  # bytes
@@ -58,6 +63,7 @@ class Header:
     scale: centre (x, y, z) and scale of a cloud that was coded as (points - centre) / scale; scale is a float32, the centre takes
     twelve bytes more where it is no float32.
     cube: side of the cubes of a cloud that is coded in such (float32), None for a whole one.
+    place_sealed: whether the seal knows where a cloud, or its cubes, lie; it did not in the first streams.
     """
 
     identity: Identity
@@ -68,18 +74,26 @@ class Header:
     place: bytes = b""
     scale: tuple[float, float, float, float] | None = None
     cube: float | None = None
+    place_sealed: bool = True
 
 
 def pack(header: Header, segments: list[bytes], area: int = 0) -> bytes:
     """The stream of a whole image or cloud. area: pixels of an image, padded."""
-    body = write_head(header, len(segments)) + join(segments, area)
+    least = least_of_points(header.sizes[0]) if len(header.sizes) == 1 else least_bytes(area)
+    body = write_head(header, len(segments)) + join(segments, least)
     return body + checksum(body)
 
 
-def join(segments: list[bytes], area: int) -> bytes:
-    """What `split` takes apart, long enough for so many pixels."""
+def join(segments: list[bytes], least: int = 0) -> bytes:
+    """What `split` takes apart, in so many bytes at least."""
     lengths = b"".join(varint.write(len(s)) for s in segments[:-1])
-    return b"".join([lengths, *segments]).ljust(least_bytes(area), b"\0")
+    return b"".join([lengths, *segments]).ljust(least, b"\0")
+
+
+def filled(segments: list[bytes], least: int) -> list[bytes]:
+    """With so many bytes at least: the last one, which then must not have lost its end, goes on with zeros."""
+    missing = least - sum(map(len, segments))
+    return segments if missing <= 0 else [*segments[:-1], segments[-1] + bytes(missing)]
 
 
 def write_head(header: Header, segments: int) -> bytes:
@@ -89,6 +103,7 @@ def write_head(header: Header, segments: int) -> bytes:
     flags |= (PLACED if header.scale else 0) | (CUBED if header.cube else 0)
     far = header.scale is not None and any(_single(c) != c for c in header.scale[:3])
     flags |= FAR if far else 0
+    flags |= PLACE_SEALED if header.place_sealed and (header.scale or header.cube) else 0
     head = bytearray(MAGIC + bytes([VERSION]) + header.identity.architecture + header.identity.weights)
     head.append(segments | len(header.sizes) << 4 | (HAS_FLAGS if flags else 0) | (0 if header.level is None else HAS_LEVEL))
     if flags:
@@ -107,16 +122,36 @@ def write_head(header: Header, segments: int) -> bytes:
     return bytes(head)
 
 
-def seal_of(header: Header, segments: int, tile: int | None = None) -> int:
-    """Where the seal of a stream, or of one of its tiles, starts: names, and where a cloud lies, may be said later."""
-    return seal.of_header(
-        write_head(replace(header, model="", scale=None), segments) + (b"" if tile is None else tile.to_bytes(4, "little"))
-    )
+def seal_of(header: Header, segments: int, part: int | None = None, place: bytes = b"") -> int:
+    """Where the seal of a stream, or of one of its tiles or cubes, starts: names may be said later.
+
+    part: number of the tile or cube; place: of a cube, as cubes.py has it.
+    """
+    scale = header.scale if header.place_sealed else None
+    head = write_head(replace(header, model="", scale=scale), segments)
+    return seal.of_header(head + (b"" if part is None else part.to_bytes(4, "little")) + (place if header.place_sealed else b""))
 
 
 def least_bytes(area: int) -> int:
     """Of the segments of so many pixels."""
-    return max(0, area - FREE_AREA) // AREA_PER_BYTE
+    return max(0, min(area, DENSE_AREA) - FREE_AREA) // AREA_PER_BYTE + max(0, area - DENSE_AREA) // DENSE_PER_BYTE
+
+
+def least_of_points(points: int) -> int:
+    """Bytes of the segments of so many points."""
+    return max(0, points - FREE_POINTS) // POINTS_PER_BYTE
+
+
+def check_points(points: int, size: int) -> None:
+    """StreamError where a stream of clouds, or what it says of its points, is too few bytes for so many."""
+    if size < least_of_points(points):
+        raise StreamError(f"damaged stream: {points} points in {size} bytes; so many are not decoded")
+
+
+def check_piece(points: int) -> None:
+    """StreamError for more points than a cube, or a whole cloud, has."""
+    if points > LARGEST_PIECE:
+        raise StreamError(f"damaged stream: {points} points in one piece; more than {LARGEST_PIECE} are not decoded")
 
 
 def check_claim(segments: list[bytes], area: int) -> None:
@@ -142,6 +177,9 @@ def unpack(stream: Stream) -> tuple[Header, list[bytes]]:
         )
     if header.cube:
         raise StreamError("the stream is of a cloud in cubes; lc_bench.decompress(model, [stream]) decodes it")
+    if len(header.sizes) == 1:
+        check_points(header.sizes[0], len(stream) - position)
+        check_piece(header.sizes[0])
     return header, split(stream[position:-CRC], count)
 
 
@@ -163,7 +201,8 @@ def read_head(stream: Stream) -> tuple[Header, int, int]:
     counts, position, flags, level, tile, model = data[7], 8, 0, None, None, ""
     if counts & HAS_FLAGS:
         flags, position = data[8] if len(data) > 8 else 0, 9
-        if not flags or flags & ~(TILED | NAMED | BOUND | PLACED | CUBED | FAR) or (flags & FAR and not flags & PLACED):
+        alone = (flags & FAR and not flags & PLACED) or (flags & PLACE_SEALED and not flags & (PLACED | CUBED))
+        if not flags or flags & ~KNOWN or alone:
             raise StreamError(f"stream with flags {flags:#x}: damaged, or written by a newer lc_bench; update it")
     place = data[position : position + PLACE] if flags & BOUND else b""
     position += len(place)
@@ -192,7 +231,9 @@ def read_head(stream: Stream) -> tuple[Header, int, int]:
         (cube,), position = _reals(data, position, "<f")
     if flags & (PLACED | CUBED) and (len(sizes) != 1 or not (scale is None or scale[3] > 0) or not (cube is None or cube > 0)):
         raise StreamError(f"damaged stream: a cloud of sizes {sizes}, scale {scale}, in cubes of {cube}")
-    return Header(Identity(data[3:4], data[4:7]), tuple(sizes), level, tile, model, place, scale, cube), counts & 15, position
+    sealed = bool(flags & PLACE_SEALED) or not flags & (PLACED | CUBED)
+    header = Header(Identity(data[3:4], data[4:7]), tuple(sizes), level, tile, model, place, scale, cube, sealed)
+    return header, counts & 15, position
 
 
 def is_cubed(stream: Stream) -> bool:

@@ -1,4 +1,7 @@
-"""The head of a segment: its lanes, what was written in full, and where the bits begin. A reader trusts none of it."""
+"""The head of a segment: its lanes, what was written in full, and where the bits begin. A reader trusts none of it.
+
+Lists of what was written in full are as long as a stream says, so they are read as symbols ask for them, no further.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,65 @@ from .layout import MAX_STAGE, SHAPES, Lanes
 HAS_ESCAPES, CARRIES, HAS_EXCEPTIONS = 0x20, 0x40, 0x80
 
 
+class Escapes:
+    """Values in the order of their places."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.position = data, 0
+
+    def __bool__(self) -> bool:
+        return self.position < len(self.data)
+
+    def take(self, count: int) -> list[int]:
+        """The next so many; StreamError where there are fewer."""
+        values = []
+        for _ in range(count):
+            if not self:
+                raise StreamError("damaged stream: more escapes than were written")
+            value, self.position = varint.read(self.data, self.position)
+            values.append(varint.signed(value))
+        return values
+
+
+class Exceptions:
+    """Pairs (place, value), places rising."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.position = data, 0
+        self.place = -1  # of the last one
+        self.ahead: tuple[int, int] | None = None  # read, and not yet taken
+
+    def __bool__(self) -> bool:
+        return self.ahead is not None or self.position < len(self.data)
+
+    def take(self, end: int) -> list[tuple[int, int]]:
+        """Those at places before `end`."""
+        found = []
+        while self:
+            place, value = self.ahead or self._read()
+            self.ahead = (place, value)
+            if place >= end:
+                break
+            found.append((place, value))
+            self.ahead = None
+        return found
+
+    def _read(self) -> tuple[int, int]:
+        gap, self.position = varint.read(self.data, self.position)
+        value, self.position = varint.read(self.data, self.position)
+        if self.place >= 0 and not gap:
+            raise StreamError("damaged stream: two exceptions for one symbol")
+        self.place = max(self.place, 0) + gap
+        return self.place, varint.signed(value)
+
+
 @dataclass
 class Head:
     """What a segment says of itself; lists are used up while reading."""
 
     lanes: Lanes
-    escapes: list[int]
-    exceptions: list[tuple[int, int]]
+    escapes: Escapes
+    exceptions: Exceptions
     body: bytes
     carries: bool
 
@@ -43,17 +98,4 @@ def split(data: bytes) -> Head:
         lists.append(data[position : position + size])
         position += size
     lanes = Lanes(first, doublings, stage, full)
-    return Head(lanes, varint.read_all_signed(lists[0]), _read_exceptions(lists[1]), data[position:], bool(code & CARRIES))
-
-
-def _read_exceptions(data: bytes) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    place = position = 0
-    while position < len(data):
-        gap, position = varint.read(data, position)
-        value, position = varint.read(data, position)
-        if found and not gap:
-            raise StreamError("damaged stream: two exceptions for one symbol")
-        place += gap
-        found.append((place, varint.signed(value)))
-    return found
+    return Head(lanes, Escapes(lists[0]), Exceptions(lists[1]), data[position:], bool(code & CARRIES))

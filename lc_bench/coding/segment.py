@@ -10,7 +10,6 @@ whole batch is coded in one call; what a sample's bytes are does not depend on t
 
 from __future__ import annotations
 
-import bisect
 import itertools
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 from ..errors import StreamError
 from . import ans, seal, varint
 from .ans import LOG, SLOTS
-from .head import CARRIES, HAS_ESCAPES, HAS_EXCEPTIONS, Head, split
+from .head import CARRIES, HAS_ESCAPES, HAS_EXCEPTIONS, Escapes, Exceptions, Head, split
 from .layout import SHAPES, Walk, choose_lanes
 from .rows import BLOCK, Section, sections, side_by_side, together
 from .tables import ESCAPE, Tables
@@ -316,24 +315,20 @@ class _Reader:
                 self.top[sample] -= LOG * half
                 self.width[sample] = half
 
-    def _escape(self, where: Tensor, order: Tensor, key: Tensor, symbols: Tensor, escapes: list[int]) -> None:
+    def _escape(self, where: Tensor, order: Tensor, key: Tensor, symbols: Tensor, escapes: Escapes) -> None:
         """Put what was written in full where the coder found escapes, at `where` of the coding order."""
-        if len(where) > len(escapes):
-            raise StreamError("damaged stream: more escapes than were written")
         place, in_order = order[where].sort()
         table = key[where][in_order].long()
-        found = torch.tensor(escapes[: len(where)], device=place.device) + self.tables.offset[table]
-        del escapes[: len(where)]
+        found = torch.tensor(escapes.take(len(where)), device=place.device) + self.tables.offset[table]
         if int(found.abs().max()) > LARGEST_SYMBOL:
             raise StreamError("damaged stream: a symbol beyond 31 bits")
         symbols[place] = found.to(symbols.dtype)
 
-    def _except(self, symbols: Tensor, index: Tensor, exceptions: list[tuple[int, int]]) -> None:
+    def _except(self, symbols: Tensor, index: Tensor, exceptions: Exceptions) -> None:
         """Put the exceptions that fall into this chunk in their places, and take them off the list."""
-        count = bisect.bisect_left(exceptions, (self.place + len(symbols),))
-        if count:
-            place, value = torch.tensor(exceptions[:count], device=index.device).unbind(1)
-            del exceptions[:count]
+        due = exceptions.take(self.place + len(symbols))
+        if due:
+            place, value = torch.tensor(due, device=index.device).unbind(1)
             place = place - self.place
             table = self.tables.rank.index_select(0, index[place].long())
             found = value + self.tables.symbol[self.tables.usual[table].long()]

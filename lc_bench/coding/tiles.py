@@ -24,9 +24,9 @@ def tiles_of(header: Header) -> tuple[int, int]:
     return -(-height // header.tile), -(-width // header.tile)
 
 
-def pack_tiles(header: Header, tiles: list[list[bytes]], area: int = 0) -> bytes:
-    """tiles: the segments of each, row by row; area: pixels of a tile."""
-    bodies = [join(tile, area) for tile in tiles]
+def pack_tiles(header: Header, tiles: list[list[bytes]]) -> bytes:
+    """tiles: the segments of each, row by row, long enough for what they hold."""
+    bodies = [join(tile) for tile in tiles]
     head = write_head(header, len(tiles[0])) + b"".join(varint.write(len(body) + CRC) for body in bodies)
     seal = checksum(head)
     return b"".join([head, seal, *(body + _seal(seal, number, body) for number, body in enumerate(bodies))])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..errors import StreamError
 
 
@@ -34,13 +36,23 @@ def write_signed(value: int) -> bytes:
     return write(2 * value if value >= 0 else -2 * value - 1)
 
 
-def read_all_signed(data: bytes) -> list[int]:
-    values: list[int] = []
-    position = 0
-    while position < len(data):
-        value, position = read(data, position)
-        values.append(signed(value))
-    return values
+def read_table(data: bytes, position: int, count: int) -> tuple[np.ndarray, int]:
+    """`count` numbers of 35 bits at most -> (count,) int64, and the position after them; takes some ten times their bytes."""
+    most = 5 * count
+    part = np.frombuffer(data[position : position + most], np.uint8)
+    ends = np.flatnonzero(part < 128)[:count]
+    if len(ends) < count:
+        raise StreamError("stream cut short, or damaged: it ends inside its table, or a number there has more than 35 bits")
+    if not count:
+        return np.zeros(0, np.int64), position
+    starts = np.append(0, ends[:-1] + 1)
+    if int((ends - starts).max()) >= 5:
+        raise StreamError("damaged stream: a number above 35 bits")
+    values = np.zeros(count, np.int64)
+    for place in range(5):
+        there = starts + place <= ends
+        values[there] |= (part[starts[there] + place] & 127).astype(np.int64) << 7 * place
+    return values, position + int(ends[-1]) + 1
 
 
 def signed(value: int) -> int:

@@ -15,8 +15,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..coding.container import Header, is_cubed, pack, seal_of, unpack
-from ..coding.cubes import FARTHEST, Cube, pack_cubes, unpack_cubes
+from ..coding.container import Header, is_cubed, least_of_points, pack, seal_of, unpack
+from ..coding.cubes import FARTHEST, Cube, in_seal, pack_cubes, unpack_cubes
 from ..errors import UserError
 from ..ops.cubes import cubes
 from .point_code import PointCode, as_single
@@ -36,8 +36,9 @@ def encode(model: PointCode, points: Tensor, name: str = "") -> bytes:
     _check_extent(points)
     centre, size = _placed(points[:, :3].double())
     moved = points[:, :3].double() - torch.tensor(centre, dtype=torch.float64, device=points.device)
-    header, segments = unpack(model.encode(_for(model, moved / size, points)[None]).streams[0])
-    return pack(replace(header, model=name, scale=(centre[0], centre[1], centre[2], size)), segments, len(points))
+    x = _for(model, moved / size, points)
+    header, segments = unpack(model.encode(x[None], scale=(centre[0], centre[1], centre[2], size)).streams[0])
+    return pack(replace(header, model=name), segments)
 
 
 def _placed(points: Tensor) -> tuple[list[float], float]:
@@ -82,16 +83,19 @@ def encode_cubes(
     model.eval()
     coded = Coded([], {}, {}, [{}])
     parts: list[Cube] = []
-    done = 0
+    done = written = 0
     header = Header(model.frozen.identity, (len(points),), cube=side)
     for number, (place, x) in enumerate(cubes(points, side)):
-        tape, (segments,) = model.write(_for(model, x[:, :3], x)[None], clock or (lambda _: nullcontext()), header, [number])
+        inside = _for(model, x[:, :3], x)[None]
+        spare = written - least_of_points(done + len(x))
+        tape, (segments,) = model.write(inside, clock or (lambda _: nullcontext()), header, (number, in_seal(place, len(x))), spare)
         parts.append(Cube(place, len(x), segments))
         for latent, segment in zip(tape.names, segments, strict=True):
             coded.latents.setdefault(latent, []).extend(tape.latents[latent])
             coded.bits[latent] = coded.bits.get(latent, 0) + tape.bits[latent]
             coded.segment_bytes[0][latent] = coded.segment_bytes[0].get(latent, 0) + len(segment)
         done += len(x)
+        written += sum(map(len, segments))
         tell(done, len(points))
     coded.streams.append(pack_cubes(replace(header, model=name, place=model.frozen.bound), parts))
     return coded
@@ -112,7 +116,7 @@ def decode(
     common((header,), model.frozen, 1)
     out, latents, done = [], {}, 0
     for number, part in enumerate(parts):
-        seals = [seal_of(header, len(part.segments), number)]
+        seals = [seal_of(header, len(part.segments), number, in_seal(part.place, part.count))]
         (x_hat,), read = model.read([part.segments], seals, part.count, clock or (lambda _: nullcontext()))
         for latent, values in read.items():
             latents.setdefault(latent, []).extend(values)

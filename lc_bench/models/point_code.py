@@ -5,14 +5,13 @@ The same as an image codec to everything above: a stream's sizes are (N,), and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ..coding.container import Header, check_claim, least_bytes, pack, seal_of, unpack
+from ..coding.container import LARGEST_PIECE, Header, filled, least_of_points, pack, seal_of, unpack
 from ..coding.frozen import repeatable
 from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape
 from ..errors import StreamError, UserError
@@ -71,8 +70,13 @@ class PointCode(TransformCode):
             raise UserError(f"a cloud of {x.shape[1]} points: {self.name or 'the model'} needs {self.smallest} or more")
 
     def check_sendable(self, x: Tensor) -> None:
-        """UserError for NaN, infinite and huge coordinates."""
+        """UserError for NaN, infinite and huge coordinates, and for too many points."""
         self.check_input(x)
+        if x.shape[1] > LARGEST_PIECE:
+            raise UserError(
+                f"a cloud of {x.shape[1]} points: more than {LARGEST_PIECE} in one piece are not coded; code it in cubes (cube=...), "
+                "or fewer of its points (points=...)"
+            )
         if not bool((x.abs() <= LARGEST_COORDINATE).all()):  # also catches NaN
             raise UserError(
                 f"the cloud has NaN or infinite coordinates, or some beyond {LARGEST_COORDINATE:.0f}; nothing was written. "
@@ -80,19 +84,24 @@ class PointCode(TransformCode):
             )
 
     @torch.no_grad()
-    def encode(self, x: Tensor, clock: Clock | None = None, level: float | None = None) -> Coded:
-        """x (B, N, 3) -> B streams. UserError for NaN, infinite and huge coordinates."""
+    def encode(
+        self, x: Tensor, clock: Clock | None = None, level: float | None = None, scale: tuple[float, float, float, float] | None = None
+    ) -> Coded:
+        """x (B, N, 3) -> B streams. UserError for NaN, infinite and huge coordinates. scale: what headers say of their place."""
         self.rung(level, x.device)
-        header = Header(self.frozen.identity, (x.shape[1],))
-        tape, segments = self.write(x, clock or (lambda _: nullcontext()), header, [None] * len(x))
+        header = Header(self.frozen.identity, (x.shape[1],), scale=scale)
+        tape, segments = self.write(x, clock or (lambda _: nullcontext()), header)
         header = replace(header, place=self.frozen.bound)
-        streams = [pack(header, row, x.shape[1]) for row in segments]
+        streams = [pack(header, row) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)
 
     @torch.no_grad()
-    def write(self, x: Tensor, clock: Clock, header: Header, numbers: Sequence[int | None]) -> tuple[EncodeTape, list[list[bytes]]]:
-        """x (B, N, 3) -> the tape that wrote them, and the segments of each. numbers: of cubes, if they are that, for their seals."""
+    def write(
+        self, x: Tensor, clock: Clock, header: Header, part: tuple[int | None, bytes] = (None, b""), spare: int = 0
+    ) -> tuple[EncodeTape, list[list[bytes]]]:
+        """x (B, N, 3) -> the tape that wrote them, and the segments of each. part: number and place of a cube, if it is one, for its
+        seal; spare: bytes that other cubes have beyond what their points need, less what they lack."""
         self.check_sendable(x)
         self.eval()
         tape = EncodeTape(self.frozen)
@@ -101,7 +110,9 @@ class PointCode(TransformCode):
         with clock("coding"), repeatable():
             self.codec(tape, y)
             header = replace(header, place=self.frozen.bound)
-            return tape, tape.segments([seal_of(header, len(tape.names), number) for number in numbers], least_bytes(x.shape[1]))
+            least = least_of_points(x.shape[1]) if part[0] is None else -spare
+            rows = tape.segments([seal_of(header, len(tape.names), *part)] * len(x), least)
+            return tape, [filled(row, least) for row in rows]
 
     @torch.no_grad()
     def decode(self, streams: list[bytes], clock: Clock | None = None) -> tuple[Tensor, dict[str, list[Tensor]]]:
@@ -126,8 +137,6 @@ class PointCode(TransformCode):
                 shapes = self.g_a.shapes(count)  # type: ignore[operator]
             except UserError as error:
                 raise StreamError(f"damaged stream: {error}") from None
-            for row in segments:
-                check_claim(row, count)
             tape = DecodeTape(self.frozen, segments, seals, FIXED)
             nothing = torch.full((1,), torch.nan, device=weight.device, dtype=weight.dtype)
             y_hat = self.codec(tape, {name: nothing.expand(len(segments), *shape) for name, shape in shapes.items()})

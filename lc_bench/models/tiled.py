@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..coding.container import LARGEST_TILE, SMALLEST_TILE, Header, Stream, check_claim, least_bytes, seal_of
+from ..coding.container import LARGEST_TILE, SMALLEST_TILE, Header, Stream, check_claim, filled, least_bytes, seal_of
 from ..coding.frozen import Frozen, repeatable
 from ..coding.tapes import DecodeTape, EncodeTape, Rung
 from ..coding.tiles import TileFile, pack_tiles, tiles_of
@@ -116,8 +116,10 @@ def encode(
             model.codec(tape, torch.cat([y for _, y in batch]))
             placed = replace(header, place=frozen.bound)
             seals = [seal_of(placed, len(tape.names), number) for number, _ in batch]
-            for (number, _), segments in zip(batch, tape.segments(seals, least_bytes(tile**2)), strict=True):
-                tiles[number] = segments
+            top, left, bottom, right = grid.box(batch[0][0])
+            least = least_bytes((bottom - top) * (right - left) * grid.stride**2)
+            for (number, _), segments in zip(batch, tape.segments(seals, least), strict=True):
+                tiles[number] = filled(segments, least)
         done += len(batch)
         tell(done, len(tiles))
         batch.clear()
@@ -132,7 +134,7 @@ def encode(
     for batch in waiting.values():
         if batch:
             code(batch)
-    return pack_tiles(replace(header, place=frozen.bound), tiles, tile**2)
+    return pack_tiles(replace(header, place=frozen.bound), tiles)
 
 
 def _analysed(

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from lc_bench.coding import varint
 from lc_bench.coding.container import Header, Identity, pack, unpack
+from lc_bench.coding.head import Escapes, Exceptions
+from lc_bench.coding.segment import _write_exceptions
 from lc_bench.coding.tiles import TileFile, pack_tiles, tiles_of
 from lc_bench.errors import StreamError
 
@@ -90,4 +92,26 @@ def test_varints(value: int) -> None:
 
 @given(st.lists(st.integers(-(1 << 32), 1 << 32)))
 def test_signed_varints(values: list[int]) -> None:
-    assert varint.read_all_signed(b"".join(map(varint.write_signed, values))) == values
+    escapes = Escapes(b"".join(map(varint.write_signed, values)))
+    assert escapes.take(len(values)) == values
+    assert not escapes
+
+
+@given(st.lists(st.integers(0, (1 << 35) - 1)), st.binary(max_size=9))
+def test_tables_of_varints(values: list[int], rest: bytes) -> None:
+    """All at once what `read` reads one by one."""
+    data = b"head" + b"".join(map(varint.write, values))
+    found, end = varint.read_table(data + rest, 4, len(values))
+    assert found.tolist() == values
+    assert end == len(data)
+    for short in (data[:-1], data[:-1] + b"\xff" * 6) if values else ():
+        with pytest.raises(StreamError):
+            varint.read_table(short, 4, len(values))
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(-9, 9)), unique_by=lambda pair: pair[0]), st.lists(st.integers(0, 60)))
+def test_exceptions_come_as_they_are_due(pairs: list[tuple[int, int]], ends: list[int]) -> None:
+    listed = Exceptions(_write_exceptions(sorted(pairs)))
+    taken = [pair for end in [*sorted(ends), 51] for pair in listed.take(end)]
+    assert taken == sorted(pairs)
+    assert not listed
