@@ -21,7 +21,7 @@ from lc_bench.coding.container import LARGEST_PIECE, Header, checksum, least_of_
 from lc_bench.coding.cubes import Cube, pack_cubes, unpack_cubes
 from lc_bench.entropy import FactorizedPrior, GaussianPrior
 from lc_bench.errors import StreamError, UserError
-from lc_bench.models import PointCode, cubed
+from lc_bench.models import PointCode, cubed, point_code
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "v1-clouds.json").read_text())
 
@@ -128,7 +128,7 @@ def test_clouds_that_say_almost_nothing_are_filled_up(model: PointCode, monkeypa
         monkeypatch.setattr(container, "FREE_POINTS", free)
         monkeypatch.setattr(container, "POINTS_PER_BYTE", 1 / 8)
         monkeypatch.setattr(container, "least_of_points", lambda points: max(0, int((points - container.FREE_POINTS) * 8)))
-        for module in (cubed, lc_bench.models.point_code):
+        for module in (cubed, point_code):
             monkeypatch.setattr(module, "least_of_points", container.least_of_points)
         (stream,) = model.encode(cloud()[None] / 200).streams
         assert len(stream) >= container.least_of_points(120)
