@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 
-KNOWN = "does not have many workers|TreeSpec|torch.jit|val_dataloader|exists and is not empty|isinstance.treespec|decompression bomb"
+KNOWN = (
+    "sync_dist=True|does not have many workers|TreeSpec|torch.jit|val_dataloader|"
+    "exists and is not empty|isinstance.treespec|decompression bomb"
+)
 
 
 def hide_known() -> None:

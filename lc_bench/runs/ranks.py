@@ -203,7 +203,7 @@ def _rank(
     logging.basicConfig(level=logging.WARNING if local else logging.INFO, format="%(message)s", stream=sys.stdout)
     hide_known()
     if hydra is not None:
-        HydraConfig.instance().cfg = hydra  # type: ignore[assignment]
+        HydraConfig.instance().cfg = OmegaConf.create({"hydra": hydra})  # type: ignore[assignment]
     try:
         with stopping.listening():
             result = body(cfg)
