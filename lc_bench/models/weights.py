@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # What the reference keeps in its state and we derive: tables, bounds, masks, and the quantiles' search targets.
 DERIVED = re.compile(r"(_quantized_cdf|_cdf_length|_offset|scale_table|scale_bound|\.target|\.mask|reparam\.|lower_bound|QuantOffset)")
 SHIPPED = Path(__file__).parent.parent / "weights"
-NOTES = "lc_bench"  # the entry of a .ckpt of ours that says what the metadata of a .safetensors does
+NOTES = "lc_bench_weights"  # the entry of a .ckpt of ours that says what the metadata of a .safetensors does
 HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module", "ema")  # of a state, by rank
 # What wrappers of networks and trainers put before every name, or in it.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
