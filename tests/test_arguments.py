@@ -139,3 +139,17 @@ def test_files_of_any_name_go_through(here: Path, monkeypatch: pytest.MonkeyPatc
     assert Path("coded/it's.lcb").is_file()
     told = refused(monkeypatch, capsys, "run=compress", "input=a.png,b.png", "output=c.lcb", *TINY)
     assert "input=a.png,b.png: no such file or folder" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [("=3", "without a key"), ("threads=99999999999", "from 1 to 4096"), ("input=", "has to be given"), ("output=a.png", "give a folder")],
+)
+def test_what_is_no_setting(
+    argument: str, words: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing where a path is asked for, a file where several are written, more threads than there can be."""
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(here / name)
+    (told,) = refused(monkeypatch, capsys, "run=compress", f"input={here}", argument)
+    assert words in told

@@ -70,6 +70,22 @@ def test_mapped_files_have_their_place(here: Path) -> None:
         make_room(here / "b", 1000)
 
 
+@pytest.mark.parametrize("run", ["export", "script"])
+def test_a_file_in_the_place_of_a_folder(
+    run: str, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (told,) = refused(monkeypatch, capsys, *TINY, f"run={run}", f"run.to={photo}/weights.pt")
+    assert "a.png: " in told
+    assert "Give another path" in told
+
+
+def test_export_leaves_nothing_on_a_full_disk(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with disk_of(60):
+        (told,) = refused(monkeypatch, capsys, *TINY, "run=export", "run.to=weights.pth.tar")
+    assert "Make room" in told
+    assert not list(here.iterdir())
+
+
 def test_faults_of_a_disk_are_one_line_wherever_they_come_up() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "o/metrics.csv")
     wrapped = RuntimeError("saving failed")

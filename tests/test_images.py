@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import imagecodecs
@@ -111,6 +112,37 @@ def test_damaged_exif_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
     for name in ("a.png", "a.jpg", "a.webp"):
         Image.fromarray(rounded(DEEP, 65535)).save(tmp_path / name, exif=b"Exif\0\0" + damage)
         assert read_pixels(tmp_path / name).size == DEEP.size
+
+
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_jpeg2000_of_more_than_8_bits(tmp_path: Path, bits: int) -> None:
+    """Grey as well as colour, in a box or bare, by the white of its depth."""
+    white = (1 << bits) - 1
+    values = RNG.integers(0, white + 1, (40, 50, 3), dtype=np.uint16)
+    for kind in ("jp2", "j2k"):
+        path = tmp_path / f"a.{kind}"
+        for given in (values[..., 0], values):
+            path.write_bytes(imagecodecs.jpeg2k_encode(given, level=0, reversible=True, bitspersample=bits, codecformat=kind, mct=False))
+            assert np.array_equal(read_pixels(path), rounded(given.reshape(40, 50, -1), white)), (kind, given.shape)
+
+
+def test_pillows_lower_limit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses WebP and TIFF of 179 megapixels and more; afterwards it is as it was."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    small = rounded(DEEP, 65535)
+    for name, options in {"a.webp": {"lossless": True}, "a.tif": {}, "b.tif": {"compression": "tiff_lzw"}}.items():
+        Image.fromarray(small).save(tmp_path / name, **options)
+        with ThreadPoolExecutor(4) as pool:
+            for pixels in pool.map(read_pixels, [tmp_path / name] * 8):
+                assert np.array_equal(pixels, small), name
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_tiff_of_images_of_any_size_is_refused(tmp_path: Path) -> None:
+    """A strip of JPEG 2000 may decode to gigabytes, whatever the size that the directory tells."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64, 3), np.uint16), photometric="rgb", compression="jpeg2000")
+    with pytest.raises(UserError, match=r"^a\.tif: .*compressed as 3\d+, .*JPEG.*2000.*read are"):
+        read_pixels(tmp_path / "a.tif")
 
 
 def test_sizes_are_looked_at_before_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,25 @@ LARGEST_DECODED = 3 * LARGEST  # bytes of decoded values
 DENSEST_DEFLATE = 1032  # bytes out of one
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by type of colour
 TIFF_WHITE_IS_ZERO, TIFF_BLACK_IS_ZERO, TIFF_RGB, TIFF_PALETTE, TIFF_CMYK = 0, 1, 2, 3, 5
+# Whose decoded size the directory of the file tells. Others hold whole images, which may say that they have any size.
+TIFF_COMPRESSIONS = {
+    1: "none",
+    2: "CCITT",
+    3: "fax 3",
+    4: "fax 4",
+    5: "LZW",
+    6: "old JPEG",
+    7: "JPEG",
+    8: "deflate",
+    32771: "none, in words",
+    32773: "PackBits",
+    32809: "ThunderScan",
+    32946: "old deflate",
+    34676: "SGI log",
+    34677: "SGI log 24",
+    34925: "LZMA",
+    50000: "Zstandard",
+}
 ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha: colour multiplied with it, or not
 
 
@@ -90,6 +109,11 @@ def is_deep_tiff(path: Path) -> bool:
     with _tiff(path) as file:
         page = file.pages.first
         check_size(page.imagelength, page.imagewidth)
+        if page.is_tiled:
+            check_size(page.tilelength, page.tilewidth)
+        if int(page.compression) not in TIFF_COMPRESSIONS:
+            name = getattr(page.compression, "name", "a kind that is not known")
+            raise DamagedError(f"compressed as {int(page.compression)}, {name}; read are {', '.join(TIFF_COMPRESSIONS.values())}")
         return page.bitspersample not in (1, 2, 4, 8) or page.planarconfig != 1 or not _is_unsigned(page)
 
 
@@ -167,13 +191,13 @@ def _check_segments(page: Any, size: int) -> None:
 
 
 def is_deep_jpeg2000(path: Path) -> bool:
-    """More than 8 bits in colour: Pillow would cut them. What is in YCbCr stays with Pillow, which knows the boxes that say so."""
+    """More than 8 bits: Pillow would cut or shift them. YCbCr and palettes stay with Pillow, which knows the boxes that say so."""
     with path.open("rb") as file:
         head = file.read(1 << 16)
     bits, channels = _jpeg2000_header(head)
     place = head.find(b"colr")
     in_ycc = place >= 0 and head[place + 4 : place + 5] == b"\x01" and head[place + 7 : place + 11] == b"\0\0\0\x12"
-    return 8 < bits <= 16 and channels in (3, 4) and not in_ycc
+    return 8 < bits <= 16 and channels in (1, 2, 3, 4) and not in_ycc and b"pclr" not in head
 
 
 def _jpeg2000_header(head: bytes) -> tuple[int, int]:
@@ -189,8 +213,9 @@ def _jpeg2000_header(head: bytes) -> tuple[int, int]:
 
 
 def read_jpeg2000(path: Path) -> np.ndarray:
-    """Of 9 to 16 bits in RGB or RGBA -> (H, W, 3) uint8."""
+    """Of 9 to 16 bits in grey or RGB, with or without alpha -> (H, W, 3) uint8."""
     data = path.read_bytes()
     bits, channels = _jpeg2000_header(data)
     values = imagecodecs.jpeg2k_decode(data, planar=False)
-    return to_rgb(values, (1 << bits) - 1, UNASSOCIATED if channels == 4 else 0)
+    values = values if values.ndim == 3 else values[..., None]
+    return to_rgb(values, (1 << bits) - 1, UNASSOCIATED if channels in (2, 4) else 0)

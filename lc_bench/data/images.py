@@ -7,7 +7,9 @@ the name. What a file is, its content says and not its name; its size is looked 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +50,8 @@ FAST = {"JPEG": imagecodecs.jpeg8_decode, "PNG": imagecodecs.png_decode}
 TURNED_OR_MOVING = (b"eXIf", b"Raw profile type", b"com.adobe.xmp", b"acTL")  # where a PNG may say so; Pillow decodes it to find out
 DENSEST_JPEG = 2048  # pixels a byte; a block of 64 takes a bit at least
 AVIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1")
+_limit_lock = threading.Lock()
+_limits_before: list[int | None] = []  # Pillow's limit, once for each thread that reads
 
 
 def read_image(path: Path, name: str | None = None) -> Tensor:
@@ -71,7 +75,23 @@ def read_pixels(path: Path, name: str | None = None) -> np.ndarray:
             return deep.read_tiff(path)
         if kind == "JPEG 2000" and deep.is_deep_jpeg2000(path):
             return deep.read_jpeg2000(path)
-        return _read(path, kind)
+        with _own_limit():
+            return _read(path, kind)
+
+
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Pillow's limit of pixels, which is lower for some kinds, gives way to that of `check_size` while a file is read."""
+    with _limit_lock:
+        _limits_before.append(_limits_before[0] if _limits_before else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = deep.LARGEST
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            Image.MAX_IMAGE_PIXELS = _limits_before.pop()
+            if _limits_before:  # others still read
+                Image.MAX_IMAGE_PIXELS = deep.LARGEST
 
 
 def kind_of(head: bytes) -> str:

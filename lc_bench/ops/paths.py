@@ -13,7 +13,12 @@ log = logging.getLogger(__name__)
 
 # What is wrong with a user's disk or rights, and not with the program.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EIO, errno.ENXIO)
-FULL = ("No space left on device", "PytorchStreamWriter failed writing", "Disk quota exceeded")  # as libraries pass it on
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # a file where a folder is needed, and the like
+# As libraries pass it on.
+FULL = (
+    *("No space left on device", "Disk quota exceeded"),
+    *("PytorchStreamWriter failed writing", "open file failed with strerror", "iostream error", ". unexpected pos "),  # torch.save
+)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -74,12 +79,18 @@ def data_root() -> Path:
 
 
 def disk_fault(error: BaseException) -> UserError | None:
-    """One line for a full or read-only disk, missing rights and the like, behind an error or those that it came of; else None."""
+    """One line for a full or read-only disk, missing rights, a file in the place of a folder and the like, behind an error or those
+    that it came of; else None.
+    """
     cause: BaseException | None = error
     while cause is not None:
+        about = ""
+        if isinstance(cause, OSError) and isinstance(cause.filename, str | bytes):
+            about = printable(os.fsdecode(cause.filename))
+        if isinstance(cause, OSError) and cause.errno in IN_THE_WAY and about:
+            return UserError(f"{about}: {cause.strerror}. Give another path, or remove what is there")
         if isinstance(cause, OSError) and cause.errno in DISK:
-            about = os.fsdecode(cause.filename) if isinstance(cause.filename, str | bytes) else ""
-            return UserError(f"{printable(about) if about else 'writing'}: {cause.strerror}. Make room, or give output= another folder")
+            return UserError(f"{about or 'writing'}: {cause.strerror}. Make room, or give output= another folder")
         if any(words in str(cause) for words in FULL):
             return UserError(f"writing: {' '.join(str(cause).split())[:200]}. Make room, or give output= another folder")
         cause = cause.__cause__ or cause.__context__

@@ -128,6 +128,8 @@ def _divided(value: str) -> Iterable[str]:
 
 
 def _check(argument: str) -> None:
+    if argument.startswith("="):
+        raise UserError(f"{printable(argument)}: a value without a key; settings are given as key=value")
     try:
         OverridesParser.create().parse_override(argument)
     except HydraException as error:

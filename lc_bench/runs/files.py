@@ -217,7 +217,7 @@ def _fault(job: Job, error: UserError | OSError) -> UserError:
 
 def _jobs(cfg: DictConfig, wanted: tuple[str, ...], suffix: Callable[[Path], str], allowed: tuple[str, ...]) -> tuple[list[Job], bool]:
     """As `jobs_of`, of input= and output=."""
-    if OmegaConf.is_missing(cfg, "input"):
+    if OmegaConf.is_missing(cfg, "input") or not str(cfg.input):
         raise UserError("input: has to be given: a file, a folder, or a pattern such as input=photos/*.png")
     output = str(cfg.output) if is_given("output") else None
     return jobs_of(str(cfg.input), output, wanted, suffix, allowed, bool(cfg.run.writes))

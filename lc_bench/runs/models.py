@@ -14,6 +14,7 @@ from ..bench.learned import check_latents
 from ..errors import UserError
 from ..models import PointCode, TransformCode
 from ..models.export import reference_state
+from ..ops.whole import written_whole
 from .origin import load_one, words_of
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ def export(cfg: DictConfig) -> None:
     path = _new_file(cfg)
     model = load_from(cfg, quality)
     state = reference_state(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)
+    with written_whole(path) as part:
+        torch.save(state, part)
     log.info(f"{path}: {cfg.model.name} quality {quality}, {model.weights_note} weights, {len(state)} entries")
 
 

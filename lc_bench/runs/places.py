@@ -44,7 +44,7 @@ def jobs_of(
     root, found = _found(path, wanted)
     if not found:
         raise UserError(f"input={printable(given)}: no file in it; looked for {', '.join(wanted)}")
-    if target is not None and target.suffix.lower() in allowed and not target.is_dir():
+    if target is not None and not target.is_dir() and (target.suffix.lower() in allowed or target.exists()):
         raise UserError(f"output={printable(target)}: several files are written; give a folder")
     names = _targets([p.relative_to(root) for p in found], root, [suffix(p) for p in found], wanted)
     return [Job(source, (target or root) / name) for source, name in zip(found, names, strict=True)], True

@@ -76,10 +76,11 @@ POSITIVE = Number(0, whole=False, above=True)
 POSITIVE_OR_NULL = Number(0, whole=False, above=True, null=True)
 FLAG = Word((True, False))
 HIGHEST_SEED = 2**32 - 1
+HIGHEST_THREADS = 4096  # more than machines have cores; torch takes 32 bits, and ends the process where threads cannot be made
 
 RULES: dict[str, Number | Word] = {
     "seed": Number(0, most=HIGHEST_SEED),
-    "threads": COUNT_OR_NULL,
+    "threads": Number(1, null=True, most=HIGHEST_THREADS),
     "overwrite": FLAG,
     "tile": Number(0, null=True),
     "cube": POSITIVE_OR_NULL,
