@@ -26,6 +26,7 @@ from .config import list_models as list_models
 from .errors import StreamError, UserError, unknown
 from .models import PointCode, TransformCode, cubed, script, tiled, weights
 from .models.weights import read_metadata
+from .ops.first_weights import drawn_from
 from .ops.paths import cache_dir
 from .trained import architecture_of, path_of, settings_of, with_networks, with_sizes
 
@@ -66,9 +67,8 @@ def _quality(name: str, quality: float | None, level: float | None) -> float:
 
 def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
     """The model of a composed configuration with one quality. Its first weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: TransformCode = make(cfg.model.net)
+    with drawn_from(seed):
+        model: TransformCode = make(cfg.model.net).eval()
     model.name = cfg.model.name
     model.architecture = architecture_of(cfg)
     model.settings = settings_of(cfg.model)
@@ -76,7 +76,7 @@ def build_from(cfg: DictConfig, seed: int = 0) -> TransformCode:
         model.level = cfg.quality - 1
     model.stage = cfg.model.get("stage", 2)
     model.reference_names = {str(k): str(v) for k, v in (cfg.model.get("reference_names") or {}).items()}
-    return model.eval()
+    return model
 
 
 def load(

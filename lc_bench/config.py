@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,11 +164,19 @@ def choices(group: str) -> list[str]:
     return sorted({p.stem for folder in conf_dirs() for p in (folder / group).glob("*.yaml")})
 
 
+_composing = threading.RLock()  # Hydra keeps what it composes with in the process
+
+
 def compose(*overrides: str, with_own: bool = True) -> DictConfig:
     """The configuration that `python -m lc_bench OVERRIDES` would run with; UserError for what does not exist.
 
     with_own: look into a user's folder of configurations too.
     """
+    with _composing:
+        return _compose(*overrides, with_own=with_own)
+
+
+def _compose(*overrides: str, with_own: bool) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

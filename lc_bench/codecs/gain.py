@@ -20,8 +20,7 @@ class LevelGain(nn.Module):
 
     def __init__(self, levels: int, channels: int, start: tuple[float, float]) -> None:
         super().__init__()
-        first, last = torch.tensor(start, dtype=torch.float64).log()
-        self.log_gain = nn.Parameter(torch.linspace(float(first), float(last), levels)[:, None].repeat(1, channels))
+        self.log_gain = nn.Parameter(torch.tensor(decimals.logs_between(*start, levels))[:, None].repeat(1, channels))
 
     def forward(self, level: Tensor) -> Tensor:
         """level (B,) -> (B, C, 1, 1)."""

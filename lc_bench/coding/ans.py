@@ -96,11 +96,12 @@ def _pack(values: Tensor, sizes: Tensor) -> tuple[Tensor, int]:
     end = size.cumsum(0, dtype=torch.int32)
     total = int(end[-1])
     start = end.sub_(size)
-    # Each pair lies in three words of 16 bits at most. Its bits are no other pair's, so that sums put them together; below 2^53
-    # they are exact in float64 whatever their order.
+    # Each pair lies in three words of 16 bits at most. Its bits are no other pair's, so that sums put them together, in any order.
     shift = (start & 15).add_(size).neg_().add_(48)
-    placed = pair.long().bitwise_left_shift_(shift).double()
-    sums = torch.bincount(start.bitwise_right_shift_(4), weights=placed, minlength=(total + 15) // 16).long()
+    placed = pair.long().bitwise_left_shift_(shift)
+    place = start.bitwise_right_shift_(4)
+    count = max((total + 15) // 16, int(place[-1]) + 1)
+    sums = torch.zeros(count, dtype=torch.int64, device=values.device).index_add_(0, place, placed)
     words = sums >> 32
     words[1:] += sums[:-1] >> 16 & 65535
     words[2:] += sums[:-2] & 65535

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError
+from ..ops import cudnn
 
 # Latents and means reach hundreds, and 2^-14 is far below what moves a scale into another table. Of the 53 bits of a sum these
 # 28 leave 25 to the weights: with sums of magnitudes about 50, as trained networks have, their steps are 2^-19.
 UNIT = 2.0**-14
 LARGEST = 2.0**14
 WEIGHT_UNITS = 2.0**25  # the magnitudes of a channel's weights and 1 for its bias, in their units, add up to less
-FINEST_WEIGHT = 24
+COARSEST_WEIGHT, FINEST_WEIGHT = 1, 24  # the half that rounding adds is a multiple of 2^-1
 SLOPE_UNIT = 2.0**-16
 FEW = 64  # cells, as in a step of a wavefront: with cells as rows the product of so few is three times as fast
 
@@ -79,16 +80,14 @@ class Exact(nn.Module):
         device = layer.bias.device if layer.bias is not None else next(layer.parameters()).device
         self.layer.weight = nn.Parameter(torch.from_numpy(weight).to(device), requires_grad=False)
         self.layer.bias = nn.Parameter(torch.from_numpy(units).to(device), requires_grad=False)
-        self.pointwise = isinstance(layer, nn.Conv2d) and layer.groups == 1 and weight[0, 0].size == 1 and set(layer.stride) == {1}
+        self.pointwise = isinstance(layer, nn.Conv2d) and _is_pointwise(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.pointwise and x[0, 0].numel() <= FEW:
+        if self.pointwise and x.ndim == 4 and x.shape[2] * x.shape[3] <= FEW:
             cells = x.flatten(2).transpose(1, 2)
             out = settle(F.linear(cells, self.layer.weight.flatten(1), self.layer.bias))
             return out.transpose(1, 2).unflatten(2, x.shape[2:])
-        if not x.is_cuda:
-            return settle(self.layer(x))
-        with torch.backends.cudnn.flags(enabled=False):  # torch's own convolution multiplies matrices; cuDNN may transform them
+        with cudnn.without(x.device):
             return settle(self.layer(x))
 
 
@@ -126,40 +125,64 @@ class ExactLeakyReLU(nn.Module):
 
 
 def round_weight(weight: np.ndarray) -> np.ndarray:
-    """weight (O, n) -> each row as k * 2^-w with k whole, for the largest w of 0 .. 24 at which sum |k| + 2^w < 2^25."""
+    """weight (O, n) -> each row as k * 2^-w with k whole, for the largest w of 1 .. 24 at which sum |k| + 2^w < 2^25."""
     total = np.maximum(np.abs(weight).sum(1), 1.0)
     # Two finer than the sum suggests is too fine for certain: rounding moves it by half a unit per weight.
-    bits = np.clip(np.floor(np.log2(WEIGHT_UNITS / total)) + 2, 0, FINEST_WEIGHT).astype(np.int64)
+    bits = np.clip(np.floor(np.log2(WEIGHT_UNITS / total)) + 2, COARSEST_WEIGHT, FINEST_WEIGHT).astype(np.int64)
     rounded, rows = np.empty_like(weight), np.arange(len(weight))
     while len(rows):
         units = np.rint(weight[rows] * np.ldexp(1.0, bits[rows])[:, None])
         over = np.abs(units).sum(1) + np.ldexp(1.0, bits[rows]) >= WEIGHT_UNITS
         rounded[rows[~over]] = (units * np.ldexp(1.0, -bits[rows])[:, None])[~over]
         rows = rows[over]
-        if (bits[rows] == 0).any():
-            raise NoExactForm(f"weights of one output channel have magnitudes that add up to {total.max():.3g}; exact sums allow 2^25")
+        if (bits[rows] == COARSEST_WEIGHT).any():
+            raise NoExactForm(f"weights of one output channel have magnitudes that add up to {total.max():.3g}; exact sums allow 2^24")
         bits[rows] -= 1
     return rounded
 
 
 def _layer(net: Any) -> nn.Module:
-    if hasattr(net, "exact_form"):
+    if "forward" in vars(net) or net._forward_hooks or net._forward_pre_hooks:
+        raise NoExactForm(f"{type(net).__name__} has hooks, or a forward() put in its place: what they do has no exact form")
+    if _describes(net, "exact_form"):
         return net.exact_form()
-    if isinstance(net, nn.Sequential):
+    if isinstance(net, nn.Sequential) and _computes_as(net, nn.Sequential):
         return nn.Sequential(*map(_layer, net))
-    if isinstance(net, nn.Conv1d | nn.Conv2d | nn.Conv3d) and hasattr(net, "gathered"):
+    if isinstance(net, nn.Conv1d | nn.Conv2d | nn.Conv3d) and _describes(net, "gathered"):
         return ExactWindow(net)
-    if isinstance(net, nn.modules.conv._ConvNd | nn.Linear) and type(net).forward in _PLAIN:
+    if any(isinstance(net, kind) and _computes_as(net, kind) for kind in _PLAIN):
         return Exact(net)
-    if isinstance(net, nn.LeakyReLU) and 0 <= net.negative_slope <= 1:
+    if isinstance(net, nn.LeakyReLU) and _computes_as(net, nn.LeakyReLU) and 0 <= net.negative_slope <= 1:
         return ExactLeakyReLU(net.negative_slope)
-    if type(net) in (nn.ReLU, nn.Identity, nn.PixelShuffle, nn.PixelUnshuffle):
+    if any(isinstance(net, kind) and _computes_as(net, kind) for kind in _KEEPING_THE_GRID):
         return copy.deepcopy(net)
     raise NoExactForm(f"{type(net).__name__} has no exact form: give it a method exact_form() (docs/format.md)")
 
 
-# A subclass with a forward of its own computes something else.
-_PLAIN = {kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)}
+_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_KEEPING_THE_GRID = (nn.ReLU, nn.Identity, nn.PixelShuffle, nn.PixelUnshuffle)
+_COMPUTING = ("__call__", "forward", "_conv_forward", "_output_padding")  # a subclass with one of its own computes something else
+
+
+def _computes_as(net: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a subclass does what its base does."""
+    return all(getattr(type(net), name, None) is getattr(kind, name, None) for name in _COMPUTING)
+
+
+def _describes(net: nn.Module, method: str) -> bool:
+    """Whether the class has such a method, and no class derived from where it stands computes something else."""
+    for kind in type(net).__mro__:
+        if method in vars(kind):
+            return True
+        if any(name in vars(kind) for name in _COMPUTING):
+            return False
+    return False
+
+
+def _is_pointwise(layer: nn.Conv2d) -> bool:
+    """Whether each cell of the output depends on the same cell of the input alone."""
+    padded = any(layer.padding) if isinstance(layer.padding, tuple) else False  # "same" of a 1x1 kernel is nothing
+    return layer.groups == 1 and set(layer.kernel_size) == {1} and set(layer.stride) == {1} and not padded
 
 
 def _weight(layer: Any) -> np.ndarray:

@@ -106,8 +106,14 @@ def side_by_side(symbols: int, function: Callable[..., Any], *columns: Sequence[
     threads = min(torch.get_num_threads(), len(columns[0]))
     if threads < 2 or symbols < WORTH_THREADS:
         return list(map(function, *columns))
+    inference = torch.is_inference_mode_enabled()
+
+    def in_mode(*entries: Any) -> Any:
+        with torch.inference_mode(inference):  # a mode belongs to its thread
+            return function(*entries)
+
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, *columns))
+        return list(pool.map(in_mode, *columns))
 
 
 def together(lanes: list[Lanes], device: torch.device) -> list[slice]:

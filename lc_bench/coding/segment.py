@@ -71,7 +71,7 @@ class _Message:
         whole = len(cost) // TALLY * TALLY
         blocks = cost[len(cost) - whole :].view(-1, TALLY).sum(1).flip(0).double()
         rest = cost[: len(cost) - whole].sum().double().view(1)
-        tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cumsum(0).cpu().numpy()
+        tail = torch.cat([torch.zeros_like(rest), blocks, rest]).cpu().cumsum(0).numpy()  # on a GPU its order is not fixed
         self.bits = float(tail[-1]) + 8 * (len(self.escapes) + len(self.exceptions))
         self.lanes = choose_lanes(lambda k: float(tail[-1 if k == len(cost) else k // TALLY]), self.chunks)
 

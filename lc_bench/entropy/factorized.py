@@ -6,9 +6,11 @@ integers about each channel's median, which is found by bisection rather than tr
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 import torch
@@ -16,11 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..coding.tables import TAIL, Tables
+from ..ops import decimals
 from .gaussian import likelihood_to_bits
 from .rounding import Rounding
 
 WIDEST = 4096  # symbols of a table; a density that is wider than that leaves the rest to the escape
 SEARCH = 2.0**20  # medians and tails are looked for in +- this
+MEDIAN_UNIT = 2.0**-14  # medians are its multiples: as fine as the values of exact networks, which see them
+DOUBTFUL = 1e-9  # a logit of float64 below it may have another sign on another machine
 
 
 class FactorizedPrior(Rounding, nn.Module):
@@ -90,8 +95,40 @@ class FactorizedPrior(Rounding, nn.Module):
 
     @torch.no_grad()
     def update_median(self) -> None:
-        self.median.copy_(self.quantile(0.5))
+        """The same on every machine, of the same weights."""
+        medians = self._in_double().nearest_medians()
+        with torch.inference_mode(self.median.is_inference()):  # else it could not be written to
+            self.median.copy_(medians)
         self._median_is_stale = False
+
+    def _in_double(self) -> FactorizedPrior:
+        return copy.deepcopy(self).cpu().double()
+
+    @torch.no_grad()
+    def nearest_medians(self) -> Tensor:
+        """(C,): the multiples of MEDIAN_UNIT next to where the cumulatives cross one half. Of a prior in float64 on the CPU."""
+        low = torch.full((self.channels, 1), -SEARCH / MEDIAN_UNIT, dtype=torch.float64)
+        high = -low
+        while bool((high - low > 1).any()):
+            middle = ((low + high) / 2).floor()
+            place = (middle + 0.5) * MEDIAN_UNIT
+            logit = self.logits(place)
+            for channel in (logit.abs() < DOUBTFUL).nonzero()[:, 0].tolist():
+                logit[channel] = self._sign_in_decimals(channel, Decimal(float(place[channel])))
+            low, high = torch.where(logit < 0, middle, low), torch.where(logit < 0, high, middle)
+        return (high * MEDIAN_UNIT).squeeze(1)
+
+    def _sign_in_decimals(self, channel: int, place: Decimal) -> float:
+        """Of a channel's logit there: -1 or 1."""
+        x = [place]
+        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            rows = [[Decimal(decimals.softplus(Decimal(weight))) for weight in row] for row in matrix[channel].tolist()]
+            sums = [sum((weight * value for weight, value in zip(row, x, strict=True)), Decimal(0)) for row in rows]
+            x = [total + Decimal(more) for total, (more,) in zip(sums, bias[channel].tolist(), strict=True)]
+            if i < len(self.factors):
+                factors = [decimals.tanh(Decimal(factor)) for (factor,) in self.factors[i][channel].tolist()]
+                x = [value + factor * decimals.tanh(value) for value, factor in zip(x, factors, strict=True)]
+        return -1.0 if x[0] < 0 else 1.0
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -112,9 +149,7 @@ class FactorizedPrior(Rounding, nn.Module):
     @torch.no_grad()
     def make_tables(self, step: float = 1.0) -> Tables:
         """Of y / step."""
-        exact = FactorizedPrior(self.channels, tuple(f.shape[1] for f in self.factors))
-        exact.load_state_dict(self.state_dict())
-        exact.double()
+        exact = self._in_double()
         median = exact.median
         first = ((exact.quantile(TAIL) - median) / step).floor().clamp(-WIDEST // 2, -2).long()
         last = ((exact.quantile(1 - TAIL) - median) / step).ceil().clamp(2, WIDEST // 2).long()

@@ -80,24 +80,25 @@ def encode_cubes(
     side = _float32(side)
     if points[:, :3].abs().max() > FARTHEST * side:
         raise UserError(f"cube={side:g}: points lie more than {FARTHEST} cubes from the origin; take larger cubes")
-    model.eval()
     coded = Coded([], {}, {}, [{}])
     parts: list[Cube] = []
     done = written = 0
-    header = Header(model.frozen.identity, (len(points),), cube=side)
-    for number, (place, x) in enumerate(cubes(points, side)):
-        inside = _for(model, x[:, :3], x)[None]
-        spare = written - least_of_points(done + len(x))
-        tape, (segments,) = model.write(inside, clock or (lambda _: nullcontext()), header, (number, in_seal(place, len(x))), spare)
-        parts.append(Cube(place, len(x), segments))
-        for latent, segment in zip(tape.names, segments, strict=True):
-            coded.latents.setdefault(latent, []).extend(tape.latents[latent])
-            coded.bits[latent] = coded.bits.get(latent, 0) + tape.bits[latent]
-            coded.segment_bytes[0][latent] = coded.segment_bytes[0].get(latent, 0) + len(segment)
-        done += len(x)
-        written += sum(map(len, segments))
-        tell(done, len(points))
-    coded.streams.append(pack_cubes(replace(header, model=name, place=model.frozen.bound), parts))
+    with model.coding() as frozen:
+        header = Header(frozen.identity, (len(points),), cube=side)
+        for number, (place, x) in enumerate(cubes(points, side)):
+            inside = _for(model, x[:, :3], x)[None]
+            spare = written - least_of_points(done + len(x))
+            part = (number, in_seal(place, len(x)))
+            tape, (segments,) = model.write(inside, clock or (lambda _: nullcontext()), header, frozen, part, spare)
+            parts.append(Cube(place, len(x), segments))
+            for latent, segment in zip(tape.names, segments, strict=True):
+                coded.latents.setdefault(latent, []).extend(tape.latents[latent])
+                coded.bits[latent] = coded.bits.get(latent, 0) + tape.bits[latent]
+                coded.segment_bytes[0][latent] = coded.segment_bytes[0].get(latent, 0) + len(segment)
+            done += len(x)
+            written += sum(map(len, segments))
+            tell(done, len(points))
+        coded.streams.append(pack_cubes(replace(header, model=name, place=frozen.bound), parts))
     return coded
 
 
@@ -112,19 +113,19 @@ def decode(
         return x_hat[0], latents
     header, parts = unpack_cubes(stream)
     assert header.cube is not None
-    model.eval()
-    common((header,), model.frozen, 1)
     out, latents, done = [], {}, 0
-    for number, part in enumerate(parts):
-        seals = [seal_of(header, len(part.segments), number, in_seal(part.place, part.count))]
-        (x_hat,), read = model.read([part.segments], seals, part.count, clock or (lambda _: nullcontext()))
-        for latent, values in read.items():
-            latents.setdefault(latent, []).extend(values)
-        middle = (torch.tensor(part.place, dtype=torch.float64, device=x_hat.device) + 0.5) * header.cube
-        place = x_hat[:, :3].double() * (header.cube / 2) + middle
-        out.append(torch.cat([place, x_hat[:, 3:].double()], 1))
-        done += part.count
-        tell(done, header.sizes[0])
+    with model.coding() as frozen:
+        common((header,), frozen, 1)
+        for number, part in enumerate(parts):
+            seals = [seal_of(header, len(part.segments), number, in_seal(part.place, part.count))]
+            (x_hat,), read = model.read([part.segments], seals, part.count, clock or (lambda _: nullcontext()), frozen)
+            for latent, values in read.items():
+                latents.setdefault(latent, []).extend(values)
+            middle = (torch.tensor(part.place, dtype=torch.float64, device=x_hat.device) + 0.5) * header.cube
+            place = x_hat[:, :3].double() * (header.cube / 2) + middle
+            out.append(torch.cat([place, x_hat[:, 3:].double()], 1))
+            done += part.count
+            tell(done, header.sizes[0])
     cubes_across = max(max(line) - min(line) + 1 for line in zip(*(part.place for part in parts), strict=True))
     return as_single(torch.cat(out), cubes_across * header.cube), latents
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..coding.container import LARGEST_PIECE, Header, filled, least_of_points, pack, seal_of, unpack
-from ..coding.frozen import repeatable
+from ..coding.frozen import Frozen
 from ..coding.tapes import FIXED, DecodeTape, EncodeTape, RateTape
 from ..errors import StreamError, UserError
-from .transform_code import Clock, Coded, Output, TransformCode, common
+from ..ops.cudnn import repeatable
+from .transform_code import Clock, Coded, Output, TransformCode, check_tensor, common, in_type_of
 
 LARGEST_COORDINATE = 1e4  # beyond it, squared distances of float32 say nothing of a cloud's shape
 MOST_AWAY = 16  # sizes of a cloud from the origin, up to which its points are float32
@@ -48,7 +49,7 @@ class PointCode(TransformCode):
         self.check_input(x)
         self.rung(level, x.device)
         tape = RateTape(self.training, self.quantiser)
-        y, wanted = self.g_a(x)
+        y, wanted = self.g_a(in_type_of(self.g_a, x))
         y_hat = self.codec(tape, y)
         x_hat, given = self.g_s(y_hat, x.shape[1])
         return Output(x_hat, tape.bits, {**wanted, **given})
@@ -63,9 +64,14 @@ class PointCode(TransformCode):
         return False
 
     def check_input(self, x: Tensor) -> None:
-        """UserError unless x is (B, N, channels) with enough points."""
+        """UserError unless x is (B, N, channels) in floating point, with enough points."""
+        check_tensor(x)
         if x.ndim != 3 or x.shape[2] != self.channels or 0 in x.shape:
             raise UserError(f"an input of shape {tuple(x.shape)}: the model takes clouds (B, N, {self.channels}), nothing empty")
+        if not x.is_floating_point():
+            raise UserError(
+                f"a cloud of {x.dtype}: the model takes floating point; scale whole numbers to the unit sphere (data.normalise=l2)"
+            )
         if x.shape[1] < self.smallest:
             raise UserError(f"a cloud of {x.shape[1]} points: {self.name or 'the model'} needs {self.smallest} or more")
 
@@ -89,27 +95,36 @@ class PointCode(TransformCode):
     ) -> Coded:
         """x (B, N, 3) -> B streams. UserError for NaN, infinite and huge coordinates. scale: what headers say of their place."""
         self.rung(level, x.device)
-        header = Header(self.frozen.identity, (x.shape[1],), scale=scale)
-        tape, segments = self.write(x, clock or (lambda _: nullcontext()), header)
-        header = replace(header, place=self.frozen.bound)
-        streams = [pack(header, row) for row in segments]
+        with self.coding() as frozen:
+            header = Header(frozen.identity, (x.shape[1],), scale=scale)
+            tape, segments = self.write(x, clock or (lambda _: nullcontext()), header, frozen)
+            header = replace(header, place=frozen.bound)
+            streams = [pack(header, row) for row in segments]
         sizes = [{name: len(s) for name, s in zip(tape.names, row, strict=True)} for row in segments]
         return Coded(streams, tape.latents, tape.bits, sizes)
 
     @torch.no_grad()
     def write(
-        self, x: Tensor, clock: Clock, header: Header, part: tuple[int | None, bytes] = (None, b""), spare: int = 0
+        self,
+        x: Tensor,
+        clock: Clock,
+        header: Header,
+        frozen: Frozen,
+        part: tuple[int | None, bytes] = (None, b""),
+        spare: int = 0,
     ) -> tuple[EncodeTape, list[list[bytes]]]:
-        """x (B, N, 3) -> the tape that wrote them, and the segments of each. part: number and place of a cube, if it is one, for its
-        seal; spare: bytes that other cubes have beyond what their points need, less what they lack."""
+        """x (B, N, 3) -> the tape that wrote them, and the segments of each.
+
+        frozen: as `coding` gives it, within which this is called. part: number and place of a cube, if it is one, for its seal;
+        spare: bytes that other cubes have beyond what their points need, less what they lack.
+        """
         self.check_sendable(x)
-        self.eval()
-        tape = EncodeTape(self.frozen)
+        tape = EncodeTape(frozen)
         with clock("transform"):
-            y, _ = self.g_a(x)
-        with clock("coding"), repeatable():
+            y, _ = self.g_a(in_type_of(self.g_a, x.to(frozen.device)))
+        with clock("coding"), repeatable(frozen.device):
             self.codec(tape, y)
-            header = replace(header, place=self.frozen.bound)
+            header = replace(header, place=frozen.bound)
             least = least_of_points(x.shape[1]) if part[0] is None else -spare
             rows = tape.segments([seal_of(header, len(tape.names), *part)] * len(x), least)
             return tape, [filled(row, least) for row in rows]
@@ -119,30 +134,34 @@ class PointCode(TransformCode):
         """B streams of clouds of one size -> x_hat (B, N, 3), and the latents that were read. float64 where `as_single` says so."""
         if isinstance(streams, bytes) or not streams:
             raise UserError("decompress takes a list of streams (bytes), at least one")
-        self.eval()
-        headers, segments = zip(*map(unpack, streams), strict=True)
-        (count,), _ = common(headers, self.frozen, 1)
-        seals = [seal_of(h, len(row)) for h, row in zip(headers, segments, strict=True)]
-        x_hat, latents = self.read(list(segments), seals, count, clock or (lambda _: nullcontext()))
-        scales = [torch.tensor(h.scale or UNPLACED, device=x_hat.device, dtype=torch.float64) for h in headers]
-        points = [placed(x, scale) for x, scale in zip(x_hat, scales, strict=True)]
-        return torch.stack([p.double() for p in points] if any(p.dtype == torch.float64 for p in points) else points), latents
+        with self.coding() as frozen:
+            headers, segments = zip(*map(unpack, streams), strict=True)
+            (count,), _ = common(headers, frozen, 1)
+            seals = [seal_of(h, len(row)) for h, row in zip(headers, segments, strict=True)]
+            x_hat, latents = self.read(list(segments), seals, count, clock or (lambda _: nullcontext()), frozen)
+            scales = [torch.tensor(h.scale or UNPLACED, device=x_hat.device, dtype=torch.float64) for h in headers]
+            points = [placed(x, scale) for x, scale in zip(x_hat, scales, strict=True)]
+            return torch.stack([p.double() for p in points] if any(p.dtype == torch.float64 for p in points) else points), latents
 
     @torch.no_grad()
-    def read(self, segments: list[list[bytes]], seals: list[int], count: int, clock: Clock) -> tuple[Tensor, dict[str, list[Tensor]]]:
-        """Segments of B clouds of `count` points -> x_hat (B, N, 3) as it was coded, and the latents that were read."""
-        weight = next(self.g_s.parameters())
-        with clock("coding"), repeatable():
+    def read(
+        self, segments: list[list[bytes]], seals: list[int], count: int, clock: Clock, frozen: Frozen
+    ) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """Segments of B clouds of `count` points -> x_hat (B, N, 3) as it was coded, and the latents that were read.
+
+        frozen: as `coding` gives it, within which this is called.
+        """
+        with clock("coding"), repeatable(frozen.device):
             try:
                 shapes = self.g_a.shapes(count)  # type: ignore[operator]
             except UserError as error:
                 raise StreamError(f"damaged stream: {error}") from None
-            tape = DecodeTape(self.frozen, segments, seals, FIXED)
-            nothing = torch.full((1,), torch.nan, device=weight.device, dtype=weight.dtype)
+            tape = DecodeTape(frozen, segments, seals, FIXED)
+            nothing = torch.full((1,), torch.nan, device=frozen.device, dtype=torch.float32)
             y_hat = self.codec(tape, {name: nothing.expand(len(segments), *shape) for name, shape in shapes.items()})
             tape.finish()
-        with clock("transform"), repeatable():
-            x_hat, _ = self.g_s({name: value.to(weight.dtype) for name, value in y_hat.items()}, count)
+        with clock("transform"), repeatable(frozen.device):
+            x_hat, _ = self.g_s({name: in_type_of(self.g_s, value) for name, value in y_hat.items()}, count)
         return x_hat, tape.latents
 
 

@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..coding.container import LARGEST_TILE, SMALLEST_TILE, Header, Stream, check_claim, filled, least_bytes, seal_of
-from ..coding.frozen import Frozen, repeatable
+from ..coding.frozen import Frozen
 from ..coding.tapes import DecodeTape, EncodeTape, Rung
 from ..coding.tiles import TileFile, pack_tiles, tiles_of
 from ..errors import StreamError, UserError
+from ..ops.cudnn import repeatable
 from ..ops.shapes import padded_size
 from .reach import analysis_reach, synthesis_reach
-from .transform_code import TransformCode, check_identity
+from .transform_code import TransformCode, check_identity, in_type_of, tensors_on_cpu
 
 TILE = 1024  # pixels on a side
 WHOLE_AREA = 1 << 22  # pixels; larger images are coded in tiles where nothing else is asked for
@@ -97,9 +98,21 @@ def encode(
 ) -> bytes:
     """The stream of an image that `read` hands out in parts. name: of the model, for the header; tell: called after each tile."""
     model.check_size(*size)
-    model.eval()
-    frozen = model.frozen
-    device = next(model.parameters()).device
+    with model.coding() as frozen:
+        return _encode(model, frozen, read, size, level, tile, name, tell)
+
+
+def _encode(
+    model: TransformCode,
+    frozen: Frozen,
+    read: Source,
+    size: tuple[int, int],
+    level: float | None,
+    tile: int,
+    name: str,
+    tell: Callable[[int, int], None],
+) -> bytes:
+    device = frozen.device
     rung, written = model.sending_rung(level, device, frozen)
     header = Header(frozen.identity, size, written, tile, name)
     grid = Grid.of(model, header)
@@ -112,7 +125,7 @@ def encode(
     def code(batch: list[tuple[int, Tensor]]) -> None:
         nonlocal done
         tape = EncodeTape(frozen, rung)
-        with repeatable():
+        with repeatable(device):
             model.codec(tape, torch.cat([y for _, y in batch]))
             placed = replace(header, place=frozen.bound)
             seals = [seal_of(placed, len(tape.names), number) for number, _ in batch]
@@ -168,15 +181,25 @@ def region_of(region: Region | None, size: tuple[int, ...]) -> Region:
     return top, left, height, width
 
 
-@torch.no_grad()
 def decode(model: TransformCode, stream: Stream, region: Region | None = None) -> Iterator[tuple[int, int, Tensor]]:
     """Parts (top, left, x_hat (C, h, w)) that fill the region (None: the image), which they are placed in; from top to bottom."""
+    with model.evaluating():
+        parts = _decode(model, stream, region)
+        while True:
+            with tensors_on_cpu():  # not while the caller does something of its own with a part
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
+
+
+@torch.no_grad()
+def _decode(model: TransformCode, stream: Stream, region: Region | None) -> Iterator[tuple[int, int, Tensor]]:
     file = TileFile(stream)
     header = file.header
-    model.eval()
     frozen = model.frozen
     check_identity(header, frozen)
-    device = next(model.parameters()).device
+    device = frozen.device
     rung = model.receiving_rung(header.level, frozen, device)
     try:
         grid = Grid.of(model, header)
@@ -226,18 +249,17 @@ def _decode_tiles(
 ) -> Tensor:
     """Tiles of one shape -> y_hat (B, M, h, w) in the type of g_s."""
     top, left, bottom, right = grid.box(numbers[0])
-    weight = next(model.g_s.parameters())
-    with repeatable():
+    with repeatable(device):
         seals = [seal_of(file.header, file.segment_count, number) for number in numbers]
         segments = [file.segments(number) for number in numbers]
         for row in segments:
             check_claim(row, (bottom - top) * (right - left) * grid.stride**2)
         tape = DecodeTape(frozen, segments, seals, rung)
-        x = torch.full((1,), torch.nan, device=device, dtype=weight.dtype)
+        x = torch.full((1,), torch.nan, device=device, dtype=torch.float32)
         shape = len(numbers), model.channels, (bottom - top) * grid.stride, (right - left) * grid.stride
         y_hat = model.codec(tape, tape.side(model.g_a, x.expand(shape)))
         tape.finish()
-    return y_hat.to(weight.dtype)
+    return in_type_of(model.g_s, y_hat)
 
 
 def _gathered(latents: dict[int, Tensor], grid: Grid, seen: tuple[int, int, int, int]) -> Tensor:

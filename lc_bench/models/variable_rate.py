@@ -43,8 +43,7 @@ class Ladder(nn.Module):
         self.levels = levels
         self.log_step = None
         if steps is not None:
-            first, last = torch.tensor(steps, dtype=torch.float64).log()
-            self.log_step = nn.Parameter(torch.linspace(float(first), float(last), levels))
+            self.log_step = nn.Parameter(torch.tensor(decimals.logs_between(*steps, levels)))
         self.tell = tell
         self.offset_net = _perceptron(2, 12) if offsets else None
         self.z_net = _perceptron(1, 10) if z_step else None

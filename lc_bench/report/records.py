@@ -48,9 +48,10 @@ def read_records(path: Path) -> pd.DataFrame:
         raise UserError(f"{file}: columns are missing: {', '.join(missing)}")
     for name in ("bpp", "encode_s", "decode_s", *metrics_of(table)):
         if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
-            read = pd.to_numeric(table[name], errors="coerce")
-            wrong = str(table[name][read.isna() & table[name].notna()].iloc[0])
-            raise UserError(f"{file}: column {name} has {wrong!r}, which is no number. Correct or delete that line")
+            given = pd.Series(table[name])
+            numbers = pd.Series(pd.to_numeric(given, errors="coerce"))
+            wrong = given[numbers.isna() & given.notna()].tolist()[0]
+            raise UserError(f"{file}: column {name} has {str(wrong)!r}, which is no number. Correct or delete that line")
     return table
 
 
