@@ -18,7 +18,7 @@ from .ops import stopping
 from .ops.notices import hide_known
 from .runs import folders
 from .runs.apart import end_with_parent, leave_cause
-from .runs.arguments import in_grammar
+from .runs.arguments import in_grammar, text_of
 from .runs.settled import settled
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
 from .runs.values import check_keys, check_values, take_aliases
@@ -145,7 +145,7 @@ def find_own_conf(arguments: list[str]) -> None:
 def take_from_weights(arguments: list[str]) -> None:
     """A file of weights says which model it is of and for which metric, where the command does not."""
     given = given_in(arguments[1:])
-    source = given.get("weights", "auto").strip("'\"")
+    source = text_of(given.get("weights", "auto"))
     if source in ("auto", "none", "null", "") or "model" in given or not Path(source).expanduser().is_file():
         return
     from .trained import words_for

@@ -21,7 +21,7 @@ from .bench.learned import run_model
 from .coding.container import Stream, is_cubed, is_tiled, read_head, unpack
 from .coding.cubes import unpack_cubes
 from .coding.tiles import TileFile
-from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, literal, make, qualities_of
+from .config import DEFAULT_QUALITY, at_quality, check_choice, compose, is_variable, literal, make, qualities_of, quoted
 from .config import list_models as list_models
 from .errors import StreamError, UserError, unknown
 from .models import PointCode, TransformCode, cubed, script, tiled, weights
@@ -104,7 +104,7 @@ def load(
     asked = _quality(name, quality, level)
     metric = metric or notes.get("metric") or str(compose(f"model={name}").rate.name)
     check_choice("rate", metric)
-    cfg = _composed(name, asked, overrides, f"rate={metric}", f"weights={literal(weights)}")
+    cfg = _composed(name, asked, overrides, f"rate={metric}", f"weights={quoted(str(weights))}")
     return load_from(cfg, qualities_for(with_sizes(cfg))[0])
 
 
@@ -187,7 +187,7 @@ def load_reference_state(model: TransformCode, state: Mapping[str, Tensor]) -> N
 
     A checkpoint that holds one, as {"state_dict": ...}, serves too, and so do names behind `module.` and the like.
     """
-    weights.load_reference_state(model, weights.unwrapped(weights.state_in(state) or dict(state)))
+    weights.load_reference_state(model, weights.unwrapped(weights.state_in(dict(state)) or {}))
     model.weights_note = "reference state"
 
 
@@ -300,7 +300,8 @@ def benchmark(model: TransformCode, data: str | None = None, images: int | None 
     check_choice("data", data)
     if of_clouds and "points" not in keys and "points" in compose(f"data={data}").data:
         keys["points"] = model.points
-    source = make(compose(f"data={data}", *(f"data.{k}={literal(v)}" for k, v in keys.items())).data)
+    written = (f"data.{k}={quoted(str(v)) if k == 'path' else literal(v)}" for k, v in keys.items())
+    source = make(compose(f"data={data}", *written).data)
     receiver = copy.deepcopy(model)
     level = model.level + 1 if model.variable else 0
     places = range(len(source))[:images]

@@ -325,14 +325,18 @@ def check_level(cfg: DictConfig) -> None:
             raise UserError(f"level={one}: {cfg.model.name} has levels 0 (the lowest rate) to {highest}, and all between")
 
 
+def quoted(text: str) -> str:
+    """As an override has a text that stands for itself, whatever characters it is of."""
+    plain = text.replace("${", "\\${")
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), plain)
+    return f"'{escaped}'"
+
+
 def literal(value: Any) -> str:
     """A value of Python's as an override has it: text in quotes, but a list or mapping in brackets as it is; None as null."""
     if isinstance(value, str | Path):
         text = str(value)
-        if text.startswith(("[", "{", "${")):
-            return text
-        escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
-        return f"'{escaped}'"
+        return text if text.startswith(("[", "{", "${")) and not isinstance(value, Path) else quoted(text)
     if isinstance(value, list | tuple):
         return f"[{','.join(map(literal, value))}]"
     return str(typed(value))

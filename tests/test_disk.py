@@ -152,3 +152,11 @@ def test_pixels_come_back_from_every_kind_of_canvas(here: Path) -> None:
         read = np.load(here / "a.npy") if kind == "npy" else np.asarray(Image.open(here / f"a.{kind}"))
         assert np.array_equal(read, values), kind
     assert torch.equal(torch.from_numpy(np.load(here / "a.npy")), torch.from_numpy(values))
+
+
+def test_several_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "a") as first, written_whole(tmp_path / "a") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT, call, refused
 
 import lc_bench
-from lc_bench.config import compose, literal
+from lc_bench.config import compose, literal, quoted
 from lc_bench.errors import UserError, closest
+from lc_bench.runs.arguments import in_grammar, text_of
 
 
 @pytest.mark.parametrize(
@@ -88,12 +89,13 @@ def test_what_the_package_has() -> None:
         lc_bench.build("mbt2018", qualty=3)
 
 
-@pytest.mark.parametrize("value", ["it's", "a (1) = b, c", "[brackets", "back\\slash", "ends in \\", "${x"])
-def test_text_reaches_a_configuration_as_it_is(value: str) -> None:
-    if value.startswith(("[", "${")):
-        assert literal(value) == value
-    else:
-        assert compose("data=folder", f"data.path={literal(value)}").data.path == value
+@pytest.mark.parametrize("value", ["it's", "a (1) = b, c", "[brackets", "back\\slash", "ends in \\", "${x}", "{a}", "'q'"])
+def test_text_reaches_a_configuration_as_it_is(value: str, here: Path) -> None:
+    for written in (quoted(value), literal(Path(value))):
+        assert compose("data=folder", f"data.path={written}").data.path == value
+    assert (literal(value) == value) == value.startswith(("[", "{", "${"))
+    Path(value).touch()
+    assert text_of(in_grammar([f"weights={value}"])[0].partition("=")[2]) == value
 
 
 def test_a_type_checker_sees_what_there_is(tmp_path: Path) -> None:

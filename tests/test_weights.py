@@ -6,8 +6,10 @@ import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL
@@ -169,6 +171,45 @@ def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes) -
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
         lc_bench.load(NAME, weights=tmp_path / name, **SMALL)
+
+
+def held(state: dict[str, torch.Tensor], how: str) -> object:
+    """A state as checkpoints of others have it."""
+    named = {f"{how}{key}": value for key, value in state.items()}
+    itself: dict[str, object] = {
+        "epoch": 3,
+        "loss": np.float64(1.5),
+        "history": np.zeros(3),
+        "path": Path("x"),
+        "when": datetime(2020, 1, 1),
+    }
+    itself["model"] = itself  # runs in circles
+    return {"codec.": named, "compressor.": named, "netG": {"critic": {"c.weight": torch.zeros(1)}, "netG": state}}.get(
+        how, {**itself, "params_ema": state}
+    )
+
+
+@pytest.mark.parametrize("how", ["codec.", "compressor.", "netG", "numbers beside it"])
+def test_a_network_is_found_whatever_it_is_called(how: str, tmp_path: Path) -> None:
+    state = reference_state()
+    torch.save(held(state, how), tmp_path / "other.pth.tar")
+    loaded = lc_bench.load(NAME, weights=tmp_path / "other.pth.tar", **SMALL)
+    assert torch.equal(loaded.state_dict()["g_a.0.weight"], state["g_a.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("g_a.0.bias", torch.zeros(8).to_sparse(), "cannot be used"),
+        ("g_a.0.bias", torch.zeros(8, dtype=torch.complex64), "cannot be used"),
+        ("g_a.0.bias", torch.zeros(8, device="meta"), "cannot be used"),
+        ("entropy_bottleneck.quantiles", torch.zeros(3), "left over.*quantiles"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_named(key: str, value: torch.Tensor, words: str, tmp_path: Path) -> None:
+    torch.save({**reference_state(), key: value}, tmp_path / "other.pth.tar")
+    with pytest.raises(UserError, match=words):
+        lc_bench.load(NAME, weights=tmp_path / "other.pth.tar", **SMALL)
 
 
 def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:

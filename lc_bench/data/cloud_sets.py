@@ -209,7 +209,11 @@ def kitti(
         raise UserError(f"data=kitti: no .bin file in {roots[0]}. Put velodyne frames there, or set LC_BENCH_DATA to the folder above")
     if split not in ("train", "test"):
         raise UserError(f"data.split={split}: kitti has train (cubes) and test (whole frames)")
-    frames = Frames(files, [p.name for p in files], columns, on_error)
+    # Frames of several drives have numbers in common: those are told apart by their folders.
+    names = [p.name for p in files]
+    if len(set(names)) < len(names):
+        names = [p.relative_to(data_root()).as_posix() for p in files]
+    frames = Frames(files, names, columns, on_error)
     if split == "train" and cube is not None:
         return frames.cut("kitti", points, cube, smallest, normalise)
     return frames.whole("kitti", points, normalise, cube)

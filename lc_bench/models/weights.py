@@ -7,8 +7,10 @@ is published_weights.json, from the reference implementation's documentation.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
+import pathlib
 import re
 import threading
 import zipfile
@@ -17,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,6 +28,7 @@ from torch import Tensor, nn
 from ..entropy import FactorizedPrior
 from ..errors import UserError
 from ..ops.fetch import fetch
+from ..ops.whole import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,10 +38,22 @@ DERIVED = re.compile(r"(_quantized_cdf|_cdf_length|_offset|scale_table|scale_bou
 SHIPPED = Path(__file__).parent.parent / "weights"
 NOTES = "lc_bench_weights"  # the entry of a .ckpt of ours that says what the metadata of a .safetensors does
 HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module", "ema")  # of a state, by rank
+ANALYSIS = re.compile(r"((?:.*?\.)??)g_a\.")
 # What wrappers of networks and trainers put before every name, or in it.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+NESTED = 5  # how deep a state is looked for
+NUMPY: tuple[Any, ...] = (np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0])  # what makes a number, and what makes an array
 # Beside what torch allows: classes that checkpoints of others hold beside the state, and that run no code.
-HARMLESS: list[Any] = [argparse.Namespace]
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    pathlib.WindowsPath,
+    datetime.datetime,
+    *((function, f"{module}.{function.__name__}") for module in ("numpy.core.multiarray", "numpy._core.multiarray") for function in NUMPY),
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIqQefd"},
+]
 ONE_AT_A_TIME = threading.Lock()  # what torch allows is one list for all threads
 
 
@@ -102,7 +118,7 @@ def by_our_names(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[st
         name = _renamed(name, prefixes)
         name = re.sub(r"\._(matri)x(\d)$|\._(matrices)\.(\d)$", lambda m: f".matrices.{m[2] or m[4]}", name)
         name = re.sub(r"\._(bias|factor)(?:s|es)?\.?(\d)$", lambda m: f".{'biases' if m[1] == 'bias' else 'factors'}.{m[2]}", name)
-        if name.endswith(".quantiles"):
+        if name.endswith(".quantiles") and value.shape[1:] == (1, 3):
             name, value = name.removesuffix("quantiles") + "median", value[:, 0, 1]
         if name.endswith(".log_step"):
             value = -value.log()  # theirs is the gain
@@ -114,7 +130,10 @@ def by_our_names(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[st
 
 
 def check_shapes(given: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str) -> None:
-    """UserError with the first shapes that differ."""
+    """UserError with the first shapes that differ, and for tensors that hold no plain numbers."""
+    odd = [key for key, value in given.items() if value.layout != torch.strided or value.is_meta or value.is_complex()]
+    if odd:
+        raise UserError(f"{where}{_first(odd)} cannot be used: sparse, complex, or without values; save them as plain tensors")
     wrong = [key for key, value in given.items() if value.shape != own[key].shape]
     if wrong:
         shapes = ", ".join(f"{k} is {tuple(given[k].shape)}, expected {tuple(own[k].shape)}" for k in wrong[:3])
@@ -146,13 +165,11 @@ def notes_of(model: nn.Module, /, **metadata: object) -> dict[str, str]:
 
 def save(model: nn.Module, path: Path, /, dtype: torch.dtype | None = None, **metadata: object) -> None:
     """Write our format: tensors (as `dtype`, if given), and as metadata the resolved model file and what else is given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     state = {
         k: v.detach().cpu().to(dtype if dtype and v.is_floating_point() else v.dtype).contiguous() for k, v in model.state_dict().items()
     }
-    save_file(state, part, notes_of(model, **metadata))
-    part.replace(path)
+    with written_whole(path) as part:
+        save_file(state, part, notes_of(model, **metadata))
 
 
 def load_file(model: nn.Module, path: Path) -> dict[str, str]:
@@ -226,21 +243,26 @@ def _unpickled(path: Path) -> Any:
             # Files of the format before torch 1.6 cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
+        needed = re.search(r"GLOBAL ([\w.]+)", str(error))
         why = f"{type(error).__name__}: {' '.join(str(error).partition('. ')[0].split())[:200]}"
+        why = f"it holds a {needed[1]}" if needed else why
         advice = "If you trust it, keep its tensors alone: torch.save(model.state_dict(), ...)"
         raise UserError(f"weights={path}: cannot be read as a checkpoint without running code from it ({why}). {advice}") from None
 
 
-def state_in(whole: Any) -> dict[str, Tensor] | None:
-    """The state dict that a checkpoint is, or holds under one of the usual names; None if there is none."""
-    if not isinstance(whole, dict) or not whole:
+def state_in(whole: Any, depth: int = NESTED) -> dict[str, Tensor] | None:
+    """The state dict that a checkpoint is, or holds under one of the usual names; None if there is none.
+
+    Under other names a state is taken too, if it has an analysis transform.
+    """
+    if not isinstance(whole, dict) or not whole or depth == 0:
         return None
     tensors = {str(key): value for key, value in whole.items() if isinstance(value, Tensor)}
     if len(tensors) == len(whole) or any(key.endswith(".weight") for key in tensors):
         return tensors
-    for name in HOLDERS:
-        inside = state_in(whole.get(name))
-        if inside is not None:
+    for name in (*HOLDERS, *whole):
+        inside = state_in(whole.get(name), depth - 1)
+        if inside is not None and (name in HOLDERS or any(ANALYSIS.match(key) for key in inside)):
             return inside
     return None
 
@@ -255,6 +277,10 @@ def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
         is_model = 2 * len(inside) > len(state) or any(key.startswith("g_a.") for key in inside)
         if is_model and not any(key.startswith("g_a.") for key in state):
             return unwrapped(inside)
+    outside = {found[1] for found in map(ANALYSIS.match, state) if found}
+    if len(outside) == 1 and "" not in outside:  # the one network with an analysis transform, whatever it is called
+        prefix = outside.pop()
+        return unwrapped({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
     return {re.sub(r"(?<=\.)(_orig_mod|module)\.", "", key): value for key, value in state.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,15 @@ PIECE = 1 << 20
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write; it becomes `path` when the block ends well, and is removed when it does not."""
+    """Where to write; it becomes `path` when the block ends well, and is removed when it does not.
+
+    Each writer has a place of its own: of several threads, or processes on machines that share a disk, the last one stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f".{path.name}.{os.getpid()}.part"
+    own = secrets.token_hex(4)
+    name = f".{path.name}.{own}.part"
     if len(os.fsencode(name)) > LONGEST:
-        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{os.getpid()}.part"
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{own}.part"
     part = path.with_name(name)
     try:
         yield part

@@ -15,11 +15,11 @@ from .listing import wide_console
 
 def main(cfg: DictConfig) -> None:
     """A table with a row for each YAML in conf/data."""
-    table = Table(title=escape(f"data sets; LC_BENCH_DATA is {data_root()}"), header_style="bold")
-    for column in ("data", "samples", "download", "here", "what, licence"):
-        table.add_column(
-            column, justify="right" if column in ("samples", "download", "here") else "left", no_wrap=True, overflow="ellipsis"
-        )
+    # Where there is too little room for a line, the words at its end are cut, never a name or a figure.
+    table = Table(title=escape(f"data sets; LC_BENCH_DATA is {data_root()}"), header_style="bold", expand=True)
+    for column in ("data", "samples", "download", "here"):
+        table.add_column(column, justify="left" if column == "data" else "right", no_wrap=True)
+    table.add_column("what, licence", no_wrap=True, overflow="ellipsis", ratio=1)
     for name in choices("data"):
         node = compose(f"data={name}").data
         count, size = total(node, "count"), total(node, "size")

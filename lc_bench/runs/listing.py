@@ -42,7 +42,9 @@ def main(cfg: DictConfig) -> None:
         title="models: number of qualities, cost (per pixel or point) of the first and the last, published weights", header_style="bold"
     )
     for column in ("model", "q", "params (M)", "enc kMACs", "dec kMACs", "weights"):
-        table.add_column(column, justify="left" if column in ("model", "weights") else "right", no_wrap=True)
+        # In a narrow terminal figures go on in a second line; cut, they would be wrong ones.
+        justify = "left" if column in ("model", "weights") else "right"
+        table.add_column(column, justify=justify, no_wrap=column in ("model", "q"), overflow="fold")
     rows, broken = rows_of(choices("model"))
     for name, row in rows.items():
         table.add_row(escape(name), str(row["qualities"]), *row["costs"], ", ".join(row["weights"]) or "-")

@@ -73,6 +73,14 @@ def test_s3dis(root: Path) -> None:
         load("s3dis", "area=7")
 
 
+def test_frames_of_one_number_in_two_folders(root: Path) -> None:
+    for drive in ("00", "01"):
+        path = root / "kitti" / drive / "000000.bin"
+        path.parent.mkdir(parents=True)
+        numbers(200, 4).tofile(path)
+    assert load("kitti", "split=test").names == ("kitti/00/000000.bin", "kitti/01/000000.bin")
+
+
 def test_semantickitti(root: Path) -> None:
     for sequence in (0, 8, 11):
         for frame in range(3):
