@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from ..errors import UserError
 from ..ops.paths import printable
@@ -62,10 +61,9 @@ def in_grammar(arguments: list[str]) -> list[str]:
 def text_of(value: str) -> str:
     """What a configuration has where an argument in Hydra's grammar says this; the argument itself where that is no text."""
     read = _parsed(value)
-    held = OmegaConf.create({"text": read})
-    if not isinstance(read, str) or OmegaConf.is_interpolation(held, "text"):
+    if not isinstance(read, str) or "${" in read.replace("\\${", ""):  # no text, or one that refers to others
         return value
-    return str(held["text"])
+    return str(read).replace("\\${", "${")
 
 
 def _is_path(key: str) -> bool:
