@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
 from .errors import UserError, unknown
-from .models import weights
+from .models import TransformCode, weights
 from .task import Task, update_medians
 
 log = logging.getLogger(__name__)
@@ -75,12 +75,29 @@ class Average(EMAWeightAveraging):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         average = self._average_model
-        if average is not None and isinstance(pl_module, Task):
-            kept = average.module
-            assert isinstance(kept, Task)
-            pl_module.final = lambda: kept.model
+        if average is None or not isinstance(pl_module, Task):
+            return
+        kept = average.module
+        assert isinstance(kept, Task)
+
+        def final() -> TransformCode:
+            self._follow(pl_module)
+            return kept.model
+
+        pl_module.final = final
+
+    def _follow(self, pl_module: pl.LightningModule) -> None:
+        """Until the average is begun, it is the weights as they are; Lightning's stays at those that training began with."""
+        average = self._average_model
+        if average is not None and int(average.n_averaged) == 0:
+            average.module.load_state_dict(pl_module.state_dict())
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._follow(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._follow(pl_module)
         super().on_validation_epoch_start(trainer, pl_module)
         if isinstance(pl_module, Task):
             update_medians(pl_module.model)  # of the weights that are there now
@@ -99,6 +116,10 @@ class Patience(EarlyStopping):
         if isinstance(min_delta, bool) or not isinstance(min_delta, int | float) or not 0 <= min_delta < math.inf:
             raise UserError(f"callbacks.early_stopping.min_delta={min_delta}: give a number from 0 on")
         super().__init__(monitor, min_delta, patience, mode=mode, check_on_train_epoch_end=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """How often it was no better. The patience is that of the configuration, which a resumed run may change."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.wait_count >= self.patience:

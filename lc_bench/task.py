@@ -114,12 +114,27 @@ class Task(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        try:
+            super().lr_scheduler_step(scheduler, metric)
+        except ValueError as error:  # of one that was made for fewer steps
+            raise UserError(f"scheduler: {type(scheduler).__name__} at step {self.global_step}: {error}") from None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[SETTINGS] = self.settings
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.retaken:
             checkpoint["lr_schedulers"] = []  # the course of another configuration
+        self._count_batches_anew(checkpoint)
+
+    def _count_batches_anew(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run begins with the first batch of a step, of which there may be another number now than there was."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        more = batches - progress["total"]["ready"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update({name: count + more for name, count in counts.items()})
 
     def on_train_start(self) -> None:
         if self.retaken:
@@ -147,6 +162,7 @@ class Task(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The noise of a step depends on its number, not on what ran before: a resumed run draws the same.
         parts = self.trainer.accumulate_grad_batches
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step  # by which Lightning numbers what is logged
         number = ((self.seed * 1_000_003 + self.global_step) * parts + batch_idx % parts) * 4096 + self.global_rank
         torch.manual_seed(number % SEEDS)
         late = self.round_from is not None and self.global_step >= self.round_from

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
+from lc_bench.__main__ import options_first
 from lc_bench.errors import UserError
 from lc_bench.runs.arguments import in_grammar
 
@@ -153,3 +154,9 @@ def test_what_is_no_setting(
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(here / name)
     (told,) = refused(monkeypatch, capsys, "run=compress", f"input={here}", argument)
     assert words in told
+
+
+def test_options_may_stand_amid_overrides() -> None:
+    given = ["run=train", "--config-dir", "my conf", "quality=1,2", "-m", "data=kodak"]
+    assert options_first(given) == ["--config-dir", "my conf", "-m", "run=train", "quality=1,2", "data=kodak"]
+    assert options_first(["a=b", "--config-dir=c", "d=e"]) == ["--config-dir=c", "a=b", "d=e"]

@@ -88,8 +88,23 @@ def test_a_used_folder_of_a_training(tmp_path: Path) -> None:
         folders.check_unused(OmegaConf.create({"run": {"resume": resume}}), "train", tmp_path)
     with pytest.raises(folders.UserError, match="overwrite=true"):
         folders.check_unused(OmegaConf.create({"run": {"resume": "elsewhere"}}), "train", tmp_path)
-    folders.check_unused(OmegaConf.create({"run": {"resume": None}, "overwrite": True}), "train", tmp_path)
+    for resume in ("auto", str(tmp_path / "last.ckpt")):
+        with pytest.raises(folders.UserError, match="give one of them"):
+            folders.check_unused(OmegaConf.create({"run": {"resume": resume}, "overwrite": True}), "train", tmp_path)
+    replacing = OmegaConf.create({"run": {"resume": None, "_target_": "lc_bench.runs.train.main"}, "overwrite": True})
+    folders.check_unused(replacing, "train", tmp_path)
+    assert list(tmp_path.iterdir())
+    folders.remove_replaced(replacing, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_refused_replaces_nothing(
+    here: Path, bench: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "out").mkdir()
+    (here / "out" / "records.csv").write_text("kept")
+    refused(monkeypatch, capsys, *bench, "output=out", "overwrite=true", "data.path=nowhere")
+    assert (here / "out" / "records.csv").read_text() == "kept"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lc_bench.task import SETTINGS, advance
+from lc_bench.errors import UserError
+from lc_bench.runs.resume import read_checkpoint
+from lc_bench.task import SETTINGS, Task, advance
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,7 @@ def test_another_run_is_refused_with_the_difference(
     assert not (tmp_path / "last.ckpt").exists()
 
 
-def test_other_data_of_one_name_is_refused_and_a_moved_folder_taken(
+def test_other_data_of_one_name_is_refused_and_a_moved_folder_or_batches_in_parts_taken(
     photos: Path, four: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved, other = tmp_path / "moved", tmp_path / "elsewhere" / photos.name
@@ -119,8 +122,20 @@ def test_other_data_of_one_name_is_refused_and_a_moved_folder_taken(
         Image.new("RGB", (72, 72)).save(other / path.name)
     (line,) = refused(monkeypatch, capsys, *words(other, tmp_path / "o", f"run.resume={four}"))
     assert "data 5 samples" in line
-    call(monkeypatch, *words(moved, tmp_path / "m", f"run.resume={four}", "run.steps=5"))
-    assert torch.load(tmp_path / "m" / "last.ckpt", weights_only=True)["global_step"] == 5
+    parts = ["run.batch=1", "trainer.accumulate_grad_batches=2"]
+    call(monkeypatch, *words(moved, tmp_path / "m", f"run.resume={four}", "run.steps=5", *parts))
+    content = torch.load(tmp_path / "m" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 5
+    assert content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] == 5 * 2
+
+
+def test_a_checkpoint_amid_a_step_goes_on_at_its_first_batch() -> None:
+    counts = {"ready": 8, "started": 8, "processed": 8, "completed": 7}
+    progress = {"total": counts, "current": dict(counts)}
+    checkpoint = {"global_step": 2, "loops": {"fit_loop": {"epoch_loop.batch_progress": progress}}}
+    trainer = SimpleNamespace(accumulate_grad_batches=3)
+    Task._count_batches_anew(SimpleNamespace(trainer=trainer), checkpoint)  # type: ignore[arg-type]
+    assert progress["total"] == progress["current"] == {"ready": 6, "started": 6, "processed": 6, "completed": 5}
 
 
 class Runs:
@@ -149,8 +164,13 @@ def test_what_is_no_checkpoint_is_one_line(
         torch.save([1, 2], path)
     else:
         path.write_bytes({"text": b"hello", "empty": b"", "cut": (four / "last.ckpt").read_bytes()[:3000]}[kind])
-    (line,) = refused(monkeypatch, capsys, *words(photos, tmp_path / "o", f"{key}={path}"))
-    assert f"{key}={path}: " in line
+    if key == "run.resume":
+        with pytest.raises(UserError, match=f"{key}={path}: ") as told:
+            read_checkpoint(path)
+        assert "\n" not in str(told.value)
+    else:
+        (line,) = refused(monkeypatch, capsys, *words(photos, tmp_path / "o", f"{key}={path}"))
+        assert f"{key}={path}: " in line
     assert not (tmp_path / "ran").exists()
 
 

@@ -229,6 +229,7 @@ def test_wrong_forms_are_told(wrong: object) -> None:
         (["run.space={optimizer.lr: log 1e-4 1e-2}", "run.objective=[bpp,psnr]", "run.prune=true"], "cannot prune"),
         (["run.space={optimizer.lr: log 1e-4 1e-2}", "run.trials=0"], "run.trials=0"),
         (["run.space={optimizer.lr: log 1e-4 1e-2}", "run.val=null"], "run.val"),
+        (["run.space={optimizer.lr: log 1e-4 1e-2}", "ckpt_path=a.ckpt"], "run.resume=a.ckpt: each trial is a run of its own"),
         ([], "run.space: has to be given"),
     ],
 )

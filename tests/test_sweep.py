@@ -18,10 +18,10 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lc_bench.config import compose, explain, groups, job_folder
+from lc_bench.config import compose, explain, given_in, groups, job_folder
 from lc_bench.errors import UserError
 from lc_bench.runs.apart import Apart
-from lc_bench.runs.sweep import Status, check_same, digest, for_jobs_only, read_status, run_apart, threads_of
+from lc_bench.runs.sweep import Status, arguments_of, check_same, digest, for_jobs_only, read_status, run_apart, threads_of
 from lc_bench.runs.sweep_end import benchmarks_of, differences, joined_levels, told_apart
 
 TINY = ["weights=none", "model.N=8", "model.M=12", "anchor=[jpeg]", "threads=1"]
@@ -193,6 +193,20 @@ def test_what_makes_a_configuration_another_one() -> None:
     assert len({digest(cfg) for cfg in same}) == 1
     other = [compose("quality=1", *more) for more in (["seed=1"], ["model=mbt2018"], ["run.images=1"])]
     assert len({digest(cfg) for cfg in [same[0], *other]}) == 4
+
+
+def test_jobs_go_on_from_their_own_checkpoints(tmp_path: Path) -> None:
+    """Unless the command says from what; overwrite=true is of runs alone, and would remove what a job is to go on from."""
+    cfg = OmegaConf.create({"run": {"resume": None}})
+    for given, made in (
+        (["quality=1"], ["quality=1", "run.resume=auto"]),
+        (["run.resume=auto", "overwrite=true"], ["run.resume=auto"]),
+        (["ckpt_path=auto"], ["run.resume=auto"]),
+        (["run.resume=a.ckpt"], ["run.resume=a.ckpt", "overwrite=true"]),
+        (["ckpt_path=a.ckpt"], ["ckpt_path=a.ckpt", "overwrite=true"]),
+    ):
+        hydra = OmegaConf.create({"overrides": {"hydra": [], "task": given}})
+        assert arguments_of(cfg, hydra, tmp_path, given_in(given))[:-1] == made
 
 
 def test_a_folder_of_another_configuration_is_not_continued(tmp_path: Path) -> None:

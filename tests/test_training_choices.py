@@ -11,17 +11,21 @@ import pandas as pd
 import pytest
 import torch
 from conftest import call, refused
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.optim.lr_scheduler import OneCycleLR
 
-from lc_bench.config import choices, compose, make
+import lc_bench.task
+from lc_bench.config import compose, conf_dir, make
 from lc_bench.data import ImageSet
 from lc_bench.errors import UserError
-from lc_bench.runs.train import course_of
-from lc_bench.runs.training_data import validation_set
+from lc_bench.runs.train import course_of, make_callbacks
+from lc_bench.runs.training_data import set_of, validation_set
 from lc_bench.runs.values import RULES, check_training_values, check_values, take_aliases
+from lc_bench.selection import Average, Patience
+from lc_bench.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +84,12 @@ def test_a_split_can_be_asked_for_by_either_name_or_is_refused(
         make(compose("data=samples", "data.split=train").data)
 
 
-@pytest.mark.parametrize("name", sorted(choices("data")))
-def test_every_set_with_splits_takes_that_of_the_run(name: str) -> None:
-    raw = compose(f"data={name}").data
-    if "splits" in raw:
-        assert "split_of" in str(raw._get_node("split")._value())
+def test_every_set_with_splits_takes_that_of_the_run() -> None:
+    for file in (conf_dir() / "data").glob("*.yaml"):
+        raw = OmegaConf.load(file)
+        assert isinstance(raw, DictConfig)
+        if "splits" in raw:
+            assert "split_of" in str(raw._get_node("split")._value()), file
 
 
 @pytest.mark.parametrize("model", ["bmshj2018-factorized", "sfu2023-pcc-rec-pointnet"])
@@ -107,8 +112,9 @@ def test_what_is_validated_on(photos: Path, tmp_path: Path, monkeypatch: pytest.
     sets(monkeypatch, tmp_path)
     monkeypatch.chdir(photos)
 
+    cfg = compose("run=train")
+
     def names(val: object) -> list[str]:
-        cfg = compose("run=train")
         cfg.run.val = val
         held_out = validation_set(cfg, clouds=False)
         assert isinstance(held_out, ImageSet)
@@ -120,6 +126,7 @@ def test_what_is_validated_on(photos: Path, tmp_path: Path, monkeypatch: pytest.
     for wrong, told in (
         ("folder", "run.val=folder: path has to be given"),
         ("nowhere", "Or give a folder"),
+        ("", "Or give a folder"),
         ({"data": "bsds500", "pth": 3}, "run.val.pth=3"),
         ({"path": "held", "on_error": "maybe"}, "fail, skip"),
     ):
@@ -150,6 +157,10 @@ WRONG = {
     "run.compile": ("1",),
     "run.overfit": ("0",),
     "trainer.accumulate_grad_batches": ("0", "1.5"),
+    "trainer.limit_val_batches": ("0", "abc"),
+    "trainer.benchmark": ("3",),
+    "trainer.detect_anomaly": ("7",),
+    "trainer.deterministic": ("abc",),
     "seed": ("-1", "99999999999999", "0.5"),
     "threads": ("0",),
     "data.cache": ("7",),
@@ -185,6 +196,20 @@ def test_wrong_values_are_told(tmp_path: Path) -> None:
     assert not taken
 
 
+def test_sizes_of_a_model_of_ones_own_are_checked() -> None:
+    cfg = compose("run=train", "quality=3", "model=mbt2018-mean")
+    cfg.model.name = "mine"
+    for wrong in ("abc", 0, 1.5):
+        cfg.model.N = wrong
+        with pytest.raises(UserError, match=f"model.N={wrong}"):
+            check_training_values(cfg)
+
+
+def test_a_data_set_has_to_be_one() -> None:
+    with pytest.raises(UserError, match="collections.OrderedDict gives OrderedDict"):
+        set_of(OmegaConf.create({"_target_": "collections.OrderedDict"}))
+
+
 def test_every_number_of_training_has_a_rule() -> None:
     run = compose("run=train").run
     numbers = [f"run.{k}" for k in run if isinstance(run[k], int | float) or run[k] is None]
@@ -203,6 +228,12 @@ def test_lightnings_names_are_ours() -> None:
     take_aliases(cfg)
     assert (cfg.run.steps, cfg.run.resume, cfg.run.clip, cfg.scheduler.T_max) == (7, "a.ckpt", 0.5, 7)
     assert cfg.trainer.max_steps is None
+    both = ["trainer.max_steps=7", "run.steps=9"]
+    with pytest.raises(UserError, match="trainer.max_steps=7 and run.steps=9: two names"):
+        take_aliases(compose("run=train", *both), both)
+    in_a_file = compose("run=train", *both)
+    take_aliases(in_a_file, both[1:])
+    assert in_a_file.run.steps == 9
     with pytest.raises(Exception, match="of training"):
         take_aliases(compose("ckpt_path=a.ckpt"))
 
@@ -243,10 +274,20 @@ def test_keys_that_are_read_or_meant_are_taken(photos: Path, tmp_path: Path, mon
     (tmp_path / "experiment" / "mine.yaml").write_text(
         "# @package _global_\nhalf: 2\nrun: {batch: '${half}', val: {path: " + str(photos / "held") + "}}\noptimizer: {weight_decay: 0.1}"
     )
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks" / "bars.yaml").write_text("bars: {_target_: lightning.pytorch.callbacks.DeviceStatsMonitor}")
+    (tmp_path / "callbacks" / "no.yaml").write_text("no: {_target_: torch.nn.ReLU}")
+    (tmp_path / "callbacks" / "parts.yaml").write_text(
+        "parts: {_target_: lightning.pytorch.callbacks.GradientAccumulationScheduler, scheduling: {0: 2}}"
+    )
     monkeypatch.setenv("LC_BENCH_CONF", str(tmp_path))
     given = [word for word in words(photos, tmp_path / "o", "run.steps=1") if not word.startswith("run.batch")]
-    call(monkeypatch, *given, "experiment=mine", "+note=mine")
+    call(monkeypatch, *given, "experiment=mine", "+note=mine", "callbacks=[bars]")
     assert list(validations(tmp_path / "o")) == [0]
+    for name, told in (("no", "gives no Callback"), ("parts", "trainer.accumulate_grad_batches")):
+        cfg = compose("run=train", f"callbacks=[{name}]")
+        with pytest.raises(UserError, match=told):
+            make_callbacks(cfg, has_validation=True)
 
 
 def test_average_best_and_patience_survive_a_resume(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +310,34 @@ def test_average_best_and_patience_survive_a_resume(photos: Path, tmp_path: Path
     assert not torch.equal(content["current_model_state"]["model.g_a.0.weight"], result["g_a.0.weight"])
 
 
+def test_an_average_that_is_not_begun_is_the_weights_as_they_are() -> None:
+    """Not those that training began with."""
+    model = make(compose("model=bmshj2018-factorized", "model.N=4", "model.M=4", "quality=3").model.net)
+    task = Task(model, torch.nn.Identity(), torch.optim.Adam)
+    average = Average(start=100)
+    average.setup(None, task, "fit")  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        parameter.data += 1
+    kept = task.final().state_dict()
+    assert all(torch.equal(kept[key], value) for key, value in model.state_dict().items())
+    checkpoint = {"state_dict": task.state_dict()}
+    average.on_save_checkpoint(None, task, checkpoint)  # type: ignore[arg-type]
+    assert all(torch.equal(checkpoint["state_dict"][key], value) for key, value in task.state_dict().items())
+
+
+def test_a_resumed_run_may_have_more_patience() -> None:
+    longer = Patience(patience=5)
+    longer.load_state_dict({**Patience(patience=2).state_dict(), "wait_count": 2})
+    assert (longer.patience, longer.wait_count) == (5, 2)
+
+
+def test_time_that_is_over_is_told(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, *words(photos, tmp_path, "trainer.max_time=00:00:00:00"))
+    assert "step 0 of 4: the time of trainer.max_time=00:00:00:00" in capsys.readouterr().out
+
+
 def test_patience_ends_a_run_for_good(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = ["callbacks=[early_stopping]", "callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=1e9"]
     more += [f"run.val={photos / 'held'}", "run.val_every=1", "run.steps=9"]
@@ -288,11 +357,15 @@ def test_patience_ends_a_run_for_good(photos: Path, tmp_path: Path, monkeypatch:
         (["+trainer.max_epochs=3"], "run.steps"),
         (["+trainer.foo=3"], "trainer.foo=3: not known"),
         (["trainer.profiler=zz"], "simple"),
+        (["run.val=shapes"], "holds clouds"),
+        (["rate=chamfer"], "a loss of clouds"),
+        (["scheduler._target_=lc_bench.task.short", "~scheduler.T_max", "~scheduler.eta_min"], "OneCycleLR at step 3"),
     ],
 )
 def test_wrong_callbacks_and_keys_of_the_trainer_are_told(
     more: list[str], told: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(lc_bench.task, "short", lambda optimizer: OneCycleLR(optimizer, 1e-3, total_steps=2), raising=False)
     given = [word.replace("HELD", str(photos / "held")) for word in more]
     (line,) = refused(monkeypatch, capsys, *words(photos, tmp_path, *given))
     assert told in line

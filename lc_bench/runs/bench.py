@@ -39,7 +39,9 @@ from ..report.ranking import intervals, with_anchor
 from ..report.records import CLOUDS, IMAGES, check_published, published_curves
 from ..tracking import log_benchmark, make_loggers, told_of
 from . import ranks
+from .folders import remove_replaced
 from .ledger import Ledger, Record, earlier_records
+from .training_data import set_of
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def main(cfg: DictConfig) -> float:
 def run(cfg: DictConfig) -> float:
     """Of one rank: it codes its share of the samples, on its own device; the first one writes the report of all."""
     qualities = qualities_for(cfg)
-    data: ImageSet | CloudSet = make(cfg.data)
+    data = set_of(cfg.data)
     anchors = make_anchors(cfg, published_curves().get(data.name, {})) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
     intervals(plain(cfg.run.bd_interval), tuple(IMAGES if isinstance(data, ImageSet) else CLOUDS))
@@ -92,13 +94,16 @@ def run(cfg: DictConfig) -> float:
     us = ranks.join(cfg)
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
-    loggers = make_loggers(cfg, output, f"{cfg.model.name} on {data.name}") if us.first else []
     # The first model before the anchors: a missing checkpoint is told at once, not after minutes.
     pair = load_pair(cfg, qualities[0], us.device)
     check_kind(pair[0], data)
     count = min(len(data), cfg.run.images or len(data))
     share = us.share(count)
     known, notes = of_these_samples(earlier_records(cfg.run.resume, output), data, count)
+    us.gather(None)  # all have read the weights, which may lie in the folder
+    if us.first:
+        remove_replaced(cfg, output)
+    loggers = make_loggers(cfg, output, f"{cfg.model.name} on {data.name}") if us.first else []
     refused = Refused()
     ledger = Ledger(output, known, us.rank)
     gallery = Gallery(tuple(data.names[: min(count, MOST_PICTURES)]))

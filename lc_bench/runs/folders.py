@@ -169,19 +169,32 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def check_unused(cfg: DictConfig, kind: str, output: Path) -> None:
-    """UserError where results of an earlier run would be written over unasked; overwrite=true removes them."""
-    found = [path for pattern in RESULTS.get(kind, ()) for path in sorted(output.glob(pattern))]
+    """UserError where results of an earlier run would be written over unasked, or asked both to go and to be gone on with."""
+    found = results_in(output, kind)
     if not found:
         return
-    if cfg.get("overwrite"):
-        for path in found:
-            path.unlink()
-    elif not goes_on_here(cfg.run.get("resume"), output):
+    resume = cfg.run.get("resume")
+    going_on = goes_on_here(resume, output)
+    if cfg.get("overwrite") and going_on:
+        raise UserError(f"overwrite=true and run.resume={resume}: the one removes what the other goes on from; give one of them")
+    if not cfg.get("overwrite") and not going_on:
         what = {"train": "training", "bench": "benchmark"}[kind]
         raise UserError(
             f"output={output}: holds {found[0].name} of an earlier {what}. run.resume=auto goes on with it, overwrite=true replaces it; "
             "or give another folder"
         )
+
+
+def results_in(output: Path, kind: str) -> list[Path]:
+    """Files of earlier runs of that kind."""
+    return [path for pattern in RESULTS.get(kind, ()) for path in sorted(output.glob(pattern))]
+
+
+def remove_replaced(cfg: DictConfig, output: Path) -> None:
+    """With overwrite=true, results of an earlier run. Called when a run has read all that it needs: what is refused removes nothing."""
+    if cfg.get("overwrite"):
+        for path in results_in(output, kind_of(cfg)):
+            path.unlink(missing_ok=True)
 
 
 def goes_on_here(resume: object, output: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import check_choice, choices, compose, groups, own_conf_dir
+from ..config import check_choice, choices, compose, groups, own_conf_dir, typed
 from ..errors import UserError, unknown
 from ..ops import stopping
 from .apart import Apart, threads_beside
@@ -23,6 +23,7 @@ from .curves import read_curves
 from .search_end import finish
 from .space import Range, parse_space
 from .sweep import LOG, digest, own_overrides, quoted
+from .values import ALIASES
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -105,7 +106,8 @@ def fixed_overrides(cfg: DictConfig, space: Mapping[str, Range]) -> list[str]:
     from hydra.core.hydra_config import HydraConfig
 
     hydra: Any = HydraConfig.get()
-    own = {"run", "output", "sweep", *space, *(f"run.{key}" for key in OWN)}
+    own = {"run", "output", "overwrite", "sweep", *space, *(f"run.{key}" for key in OWN)}
+    own |= {alias for alias, key in ALIASES.items() if key in own}
     words = [word for word in hydra.overrides.task if word.lstrip("+~").partition("=")[0] not in own]
     loggers = with_csv(cfg)
     if loggers:
@@ -131,6 +133,11 @@ def val_every(cfg: DictConfig) -> int:
 
 def check_space(cfg: DictConfig, space: Mapping[str, Range], objectives: Sequence[str], fixed: Sequence[str]) -> None:
     """UserError before the first trial: for what is not known, and for values that could not be compared."""
+    if cfg.run.resume != "auto":
+        raise UserError(
+            f"run.resume={typed(cfg.run.resume)}: each trial is a run of its own, and goes on from its own checkpoint. "
+            "Leave it out; weights=PATH starts all trials from weights"
+        )
     if cfg.run.val is None:
         raise UserError("run.val: a search compares trials on images they were not trained on; give a data set, such as run.val=kodak")
     moves_loss = [key for key in space if key == "quality" or key.split(".")[0] == "rate"]

@@ -134,10 +134,13 @@ def run_apart(status: Status, folder: Path, arguments: list[str], lock: int, in_
 
 def arguments_of(cfg: DictConfig, hydra: DictConfig, folder: Path, told: Mapping[str, str]) -> list[str]:
     """The command line of a job's process: what the sweep says of it, its folder, and to go on where it stood."""
+    source = told.get("run.resume", told.get("ckpt_path", "auto"))
     resume = []
     if "resume" in cfg.run:  # where the user says from what, the job's own folder is begun anew
-        resume = ["overwrite=true"] if "run.resume" in told else ["run.resume=auto"]
-    return [*own_overrides(hydra), *hydra.overrides.task, *resume, f"hydra.run.dir={quoted(folder)}"]
+        resume = ["run.resume=auto"] if source == "auto" else ["overwrite=true"]
+    own = ["overwrite", *(["run.resume", "ckpt_path"] if source == "auto" else [])]
+    words = [word for word in hydra.overrides.task if word.lstrip("+~").partition("=")[0] not in own]
+    return [*own_overrides(hydra), *words, *resume, f"hydra.run.dir={quoted(folder)}"]
 
 
 def own_overrides(hydra: DictConfig) -> list[str]:

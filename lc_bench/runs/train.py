@@ -20,6 +20,7 @@ from ..ops.notices import hide_lightnings
 from ..tracking import make_loggers, told_of
 from . import ranks
 from .command import benchmark_of
+from .folders import remove_replaced
 from .resume import continued, find_checkpoint, settings
 from .training_data import training_set, validation_set, warn_of_overlap
 from .values import check_training_values
@@ -52,6 +53,15 @@ ELSEWHERE = {
 }
 
 
+# Callbacks of Lightning's that change on the way what a step is.
+NOT_WITH_US = {
+    "GradientAccumulationScheduler": "trainer.accumulate_grad_batches holds for all steps",
+    "BatchSizeFinder": "run.batch is for all steps",
+    "LearningRateFinder": "run=search with run.space={optimizer.lr: log 1e-5 1e-3} looks for a rate",
+    "StochasticWeightAveraging": "callbacks=[ema] averages weights",
+}
+
+
 def main(cfg: DictConfig) -> float:
     """Train one model at one quality; returns the last loss. Writes last.ckpt, metrics.csv and model.safetensors."""
     if cfg.trainer.precision not in PRECISIONS:
@@ -62,7 +72,7 @@ def main(cfg: DictConfig) -> float:
 def run(cfg: DictConfig) -> float:
     """Of one rank."""
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
+    from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar, Timer
 
     from ..callbacks import AtomicCheckpoints, Snapshots, fit, progress_of_training
     from ..data import CloudSet
@@ -86,11 +96,14 @@ def run(cfg: DictConfig) -> float:
     if clouds and cfg.trainer.precision != PRECISIONS[0]:
         raise UserError(f"trainer.precision={cfg.trainer.precision}: distances between points need {PRECISIONS[0]}; images train in either")
     held_out = validation_set(cfg, clouds)
+    if held_out is not None:
+        check_kind(model, held_out)
     us = ranks.join(cfg)
     if us.first and cfg.trainer.precision == "bf16-mixed" and us.device.type == "cpu":
         warn_of_slow_bfloat16()
     output = Path(cfg.output)
     loss = make(cfg.rate.loss)
+    check_loss(loss, cfg, clouds)
     optimizer, scheduler = course_of(cfg)
     task = Task(model, loss, optimizer, scheduler, cfg.seed, run.quantiser, run.round_from, str(output))
     chosen = make_callbacks(cfg, has_validation=held_out is not None)
@@ -116,7 +129,9 @@ def run(cfg: DictConfig) -> float:
         model.g_a.compile()
         model.g_s.compile()
     trainer_keys = arguments_of_trainer(cfg)
+    us.gather(None)  # all have read the weights to start from, which may lie in the folder
     if us.first:
+        remove_replaced(cfg, output)
         keep_metrics(output)
     resumed_at = checkpoint.step if checkpoint is not None else 0
     loggers = make_loggers(cfg, output, f"{cfg.model.name} quality {quality}", resumed_at)
@@ -157,6 +172,12 @@ def run(cfg: DictConfig) -> float:
         stopping.note_end(snapshots.interrupted)
         log.info(f"interrupted at step {trainer.global_step} of {run.steps}; continue with run.resume={output / 'last.ckpt'}")
     elif us.first:
+        timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+        if timer is not None and trainer.global_step < run.steps:
+            log.info(
+                f"step {trainer.global_step} of {run.steps}: the time of trainer.max_time={cfg.trainer.max_time}, "
+                "of all parts of a run together, is over. With more of it, run.resume=auto goes on"
+            )
         log.info(f"trained, in {output}; benchmark it with\n  {benchmark_of(cfg, output)}")
     return float(trainer.callback_metrics.get("train/loss", float("nan")))
 
@@ -178,6 +199,14 @@ def give_data(task: Any, cfg: DictConfig, images: Any, held_out: Any) -> None:
         task.val_dataloader = lambda: shared(rank=task.global_rank, world=task.trainer.world_size)
 
 
+def check_loss(loss: Any, cfg: DictConfig, clouds: bool) -> None:
+    """UserError for a loss of ours that is of images where clouds are learned, or the other way round."""
+    if type(loss).__module__ == f"lc_bench.losses.{'images' if clouds else 'points'}":
+        holds, other = ("clouds", "images") if clouds else ("images", "clouds")
+        usual = "rate=chamfer" if clouds else "rate=mse"
+        raise UserError(f"rate={cfg.rate.name}: a loss of {other}, and {cfg.model.name} takes {holds}; give one of theirs, such as {usual}")
+
+
 def course_of(cfg: DictConfig) -> tuple[Any, Any]:
     """Optimiser and schedule as functions, tried once: what they cannot be made with is a UserError now, not amid the run."""
     import torch
@@ -197,6 +226,8 @@ def course_of(cfg: DictConfig) -> tuple[Any, Any]:
         raise
     except Exception as error:  # of whatever class was named, with whatever it was given
         raise UserError(f"{group}={cfg[group]}: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if course is not None and not isinstance(course, torch.optim.lr_scheduler.LRScheduler):
+        raise UserError(f"scheduler: {cfg.scheduler._target_} gives no schedule of torch.optim.lr_scheduler")
     if isinstance(course, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise UserError("scheduler: one that waits for a plateau cannot be resumed exactly; scheduler=halve halves at fixed steps")
     return optimizer, scheduler
@@ -204,13 +235,21 @@ def course_of(cfg: DictConfig) -> tuple[Any, Any]:
 
 def make_callbacks(cfg: DictConfig, has_validation: bool) -> list[pl.Callback]:
     """Those of `callbacks=`."""
+    from lightning.pytorch import Callback
+
     made = []
     for name, node in (cfg.get("callbacks") or {}).items():
         if not OmegaConf.is_dict(node) or "_target_" not in node:
             raise UserError(f"callbacks.{name}: give a mapping with _target_, as in conf/callbacks/best.yaml")
         if "monitor" in node and str(node.monitor).startswith("val/") and not has_validation:
             raise UserError(f"callbacks={name}: it watches {node.monitor}, and nothing is validated. Give run.val, such as run.val=kodak")
-        made.append(make(node))
+        callback = make(node)
+        kind = type(callback).__name__
+        if not isinstance(callback, Callback):
+            raise UserError(f"callbacks.{name}: {node._target_} gives no Callback of Lightning")
+        if kind in NOT_WITH_US:
+            raise UserError(f"callbacks.{name}: {kind} would make a run that cannot be resumed exactly; {NOT_WITH_US[kind]}")
+        made.append(callback)
     return made
 
 

@@ -21,6 +21,15 @@ OF_BENCHMARKS = ("samples", "shapes")  # what a benchmark takes where no data is
 LISTED = 1000  # files of a set whose sizes tell it from another with the same names
 
 
+def set_of(node: DictConfig) -> ImageSet | CloudSet:
+    """What a node of conf/data makes; UserError where that is no set of images or clouds."""
+    data = make(node)
+    if not isinstance(data, ImageSet | CloudSet):
+        target = OmegaConf.select(node, "_target_") if OmegaConf.is_dict(node) else node
+        raise UserError(f"data: {target} gives {type(data).__name__}; a data set is an ImageSet or a CloudSet of lc_bench.data")
+    return data
+
+
 def training_set(cfg: DictConfig) -> ImageSet | CloudSet:
     """The set of `data=`. UserError where none was chosen; a set that is for benchmarks alone is taken with a warning."""
     from hydra.core.hydra_config import HydraConfig
@@ -34,7 +43,7 @@ def training_set(cfg: DictConfig) -> ImageSet | CloudSet:
                 f"data: has to be given for training, such as data=folder data.path=photos, or data=bsds500. "
                 f"Without it a benchmark takes {chosen}; what was trained on them cannot be measured on them"
             )
-    data: ImageSet | CloudSet = make(cfg.data)
+    data = set_of(cfg.data)
     if str(cfg.data.get("split")) == "test":
         log.warning(f"data={data.name}: images to test on. What is trained on them cannot be measured on them")
     return data
@@ -68,7 +77,7 @@ def validation_set(cfg: DictConfig, clouds: bool) -> ImageSet | CloudSet | None:
     if "split_of" in str(written.get("split")):
         composed.run.split = "held"
     check_data(composed)
-    return make(composed.data)
+    return set_of(composed.data)
 
 
 def _named(given: Any, of_folders: str) -> tuple[str, dict[str, Any]]:
@@ -80,7 +89,7 @@ def _named(given: Any, of_folders: str) -> tuple[str, dict[str, Any]]:
         return name, keys
     if isinstance(given, str) and given in choices("data"):
         return given, {}
-    if isinstance(given, str | int | float) and Path(str(given)).expanduser().is_dir():
+    if str(given).strip() and isinstance(given, str | int | float) and Path(str(given)).expanduser().is_dir():
         return of_folders, {"path": str(given)}
     raise unknown("run.val", given, choices("data"), "Or give a folder, or 'run.val={data: NAME, split: val}' with keys of that set.")
 

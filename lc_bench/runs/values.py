@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import compose, conf_dir, own_conf_dir
+from ..config import compose, conf_dir, given_in, own_conf_dir
 from ..errors import UserError, unknown
 
 
@@ -105,6 +105,12 @@ RULES: dict[str, Number | Word] = {
     "run.jobs": COUNT,
     "run.prune": Word((True, False, None)),
     "trainer.num_nodes": COUNT,
+    "trainer.limit_val_batches": POSITIVE_OR_NULL,
+    "trainer.deterministic": Word((True, False, "warn", None)),
+    **dict.fromkeys(
+        (f"trainer.{name}" for name in ("benchmark", "detect_anomaly", "sync_batchnorm", "enable_progress_bar", "enable_model_summary")),
+        Word((True, False, None)),
+    ),
     "trainer.accumulate_grad_batches": COUNT,
 }
 OF_DATA: dict[str, Number | Word] = {
@@ -144,8 +150,12 @@ ALIASES = {
 }
 
 
-def take_aliases(cfg: DictConfig) -> None:
-    """Give our keys the values of their aliases, which become null."""
+def take_aliases(cfg: DictConfig, given: Sequence[str] = ()) -> None:
+    """Give our keys the values of their aliases, which become null. given: overrides of the command line, which come before files.
+
+    UserError where it has both names.
+    """
+    commanded = given_in(given)
     trains = str(cfg.run._target_).split(".")[-2] in ("train", "search")
     for alias, key in ALIASES.items():
         value = OmegaConf.select(cfg, alias)
@@ -153,7 +163,10 @@ def take_aliases(cfg: DictConfig) -> None:
             continue
         if not trains:
             raise UserError(f"{alias}={value}: of training, where it is {key}; this run has no such key")
-        OmegaConf.update(cfg, key, value)
+        if alias in commanded and key in commanded:
+            raise UserError(f"{alias}={value} and {key}={commanded[key]}: two names of one setting; give one of them")
+        if alias in commanded or key not in commanded:
+            OmegaConf.update(cfg, key, value)
         OmegaConf.update(cfg, alias, None)
 
 
@@ -177,9 +190,10 @@ def check_data(cfg: DictConfig, within: str = "data") -> None:
 def check_training_values(cfg: DictConfig) -> None:
     """Those of the model, the loss, the optimiser and its schedule, at one quality."""
     apply(cfg, OF_TRAINING)
-    if (conf_dir() / "model" / f"{cfg.model.name}.yaml").is_file():
-        sizes = {key: rule for key, rule in OF_MODELS.items() if not OmegaConf.is_list(cfg.model.get(key))}  # lists are of stages
-        apply(cfg, {f"model.{key}": rule for key, rule in sizes.items()})
+    is_ours = (conf_dir() / "model" / f"{cfg.model.name}.yaml").is_file()
+    sizes = OF_MODELS if is_ours else {"N": COUNT, "M": COUNT}
+    numbers = {key: rule for key, rule in sizes.items() if not OmegaConf.is_list(cfg.model.get(key))}  # lists are of stages
+    apply(cfg, {f"model.{key}": rule for key, rule in numbers.items()})
     lmbda = OmegaConf.select(cfg, "rate.lmbda")
     if "rate" in cfg and "lmbda" in cfg.rate:
         listed = list(lmbda) if OmegaConf.is_list(lmbda) or isinstance(lmbda, list) else [lmbda]
@@ -266,6 +280,8 @@ def strange(cfg: DictConfig, known: DictConfig, free: Collection[str], prefix: s
     under a name in `free` to who reads it.
     """
     for name in map(str, cfg):
+        if not prefix and name in free:
+            continue
         key, value = f"{prefix}{name}", cfg._get_node(name)
         if name not in known:
             yield key, value, sorted(map(str, known))
