@@ -21,7 +21,7 @@ from .runs.apart import end_with_parent, leave_cause
 from .runs.arguments import in_grammar, text_of
 from .runs.settled import settled
 from .runs.sweep import Plan, Planner, for_jobs_only, is_job, job
-from .runs.values import check_keys, check_values, take_aliases
+from .runs.values import check_groups, check_keys, check_values, take_aliases
 
 
 def run(cfg) -> object:  # type: ignore[no-untyped-def]
@@ -47,6 +47,7 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     from hydra.core.hydra_config import HydraConfig
 
     hide_known()
+    check_groups(cfg)
     hydra = HydraConfig.get()
     take_aliases(cfg, hydra.overrides.task)
     check_keys(cfg, hydra.runtime.choices, hydra.overrides.task)

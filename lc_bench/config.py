@@ -20,6 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from .errors import UserError, closest, unknown
 from .ops.paths import disk_fault
@@ -239,9 +240,25 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> BaseExceptio
             if found
             else UserError(text + (f" ({' '.join(str(error.__cause__).split())})" if error.__cause__ else ""))
         )
+    if isinstance(error, YAMLError | UnicodeDecodeError):
+        return _not_yaml(error)
     if isinstance(error, OmegaConfBaseException) or type(error).__name__ == "MisconfigurationException":
         return UserError(text)
     return disk_fault(error) or error
+
+
+def _not_yaml(error: YAMLError | UnicodeDecodeError) -> BaseException:
+    """The YAML file that cannot be read, and where; the error as it is if there is none."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return UserError(f"{mark.name}: line {mark.line + 1}, column {mark.column + 1}: not YAML ({error.problem})")
+    if isinstance(error, YAMLError):
+        return UserError(f"a configuration is not YAML ({' '.join(str(error).split())})")
+    for folder in conf_dirs():
+        for path in sorted(folder.rglob("*.yaml")):
+            if error.object[:64] in path.read_bytes():
+                return UserError(f"{path}: not text in UTF-8 ({error.reason}, byte {error.start})")
+    return error
 
 
 def _without_traceback(error: UserError) -> UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,35 @@ def test_options_may_stand_amid_overrides() -> None:
     given = ["run=train", "--config-dir", "my conf", "quality=1,2", "-m", "data=kodak"]
     assert options_first(given) == ["--config-dir", "my conf", "-m", "run=train", "quality=1,2", "data=kodak"]
     assert options_first(["a=b", "--config-dir=c", "d=e"]) == ["--config-dir=c", "a=b", "d=e"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"# @package _global_\nrun:\n  steps: 3\n bad: [\n", r"mine\.yaml: line 4, column 2: not YAML"),
+        (b"# @package _global_\ndata:\n  path: !!python/object/apply:os.system [ls]\n", r"mine\.yaml: line 3, column 9: not YAML"),
+        (b"seed: caf\xe9\n", r"mine\.yaml: not text in UTF-8"),
+        (b"# @package _global_\nrun: 3\n", "^lc_bench: run=3: has to have keys"),
+        (b"# @package _global_\nscheduler: 3\n", "^lc_bench: scheduler=3: has to have keys"),
+    ],
+)
+def test_yaml_that_is_none(
+    content: bytes, words: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user's file with a slip is named, with the line."""
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "mine.yaml").write_bytes(content)
+    monkeypatch.setenv("LC_BENCH_CONF", str(here / "conf"))
+    (told,) = refused(monkeypatch, capsys, "run=models", "experiment=mine")
+    assert re.search(words, told), told
+
+
+@pytest.mark.parametrize("group", ["run", "model"])
+def test_groups_that_every_run_has(group: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = refused(monkeypatch, capsys, f"~{group}", f"output={here / 'o'}")
+    assert f"{group}: every run has one" in told
+
+
+def test_one_published_curve_needs_no_list(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = refused(monkeypatch, capsys, "run.published=vtn", "run.anchors=false", f"output={here / 'o'}")
+    assert "run.published=vtn: " in told

@@ -297,7 +297,8 @@ class Planner:
             config.hydra.overrides.hydra.extend([f"+hydra.job.env_set.{k}={quoted(v)}" for k, v in shared.items()])
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        folders.place(config)
+        if OmegaConf.is_dict(config.get("run")):  # else the run itself says what is wrong
+            folders.place(config)
 
     def __getattr__(self, name: str) -> Any:
         """Hydra calls every hook of a callback; the others do nothing here."""

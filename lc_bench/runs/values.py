@@ -150,6 +150,17 @@ ALIASES = {
 }
 
 
+def check_groups(cfg: DictConfig) -> None:
+    """UserError where the model or the run is left out, or where something else than keys stands for a group."""
+    for group in ("run", "model"):
+        if cfg.get(group) is None:
+            raise UserError(f"{group}: every run has one; choose it as {group}=..., or leave ~{group} out")
+    for group in ("run", "model", "data", "rate", "optimizer", "scheduler", "trainer"):
+        value = cfg.get(group)
+        if value is not None and not OmegaConf.is_dict(value):
+            raise UserError(f"{group}={value}: has to have keys, as the files of conf/{group} do")
+
+
 def take_aliases(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     """Give our keys the values of their aliases, which become null. given: overrides of the command line, which come before files.
 
@@ -174,6 +185,11 @@ def check_values(cfg: DictConfig) -> None:
     """UserError for the first value that is not allowed. Whole numbers that were written as 1e5 become whole numbers."""
     apply(cfg, RULES)
     check_data(cfg)
+    published = OmegaConf.select(cfg, "run.published")
+    if isinstance(published, str):
+        cfg.run.published = [published]
+    elif "published" in cfg.run and not OmegaConf.is_list(published):
+        raise UserError(f"run.published={'null' if published is None else published}: give a list of names, [] for none")
     usual = "train" if str(cfg.run._target_).split(".")[-2] in ("train", "search") else "test"
     given = cfg.run.get("split", usual)
     if given != usual and OmegaConf.is_dict(cfg.get("data")) and "split" not in cfg.data:
