@@ -312,7 +312,10 @@ def qualities_of(cfg: DictConfig) -> list[float]:
     """The qualities to run: `quality` is a number, a list, or `all`. A model of variable rate also has those between."""
     check_level(cfg)
     quality = cfg.quality
-    count = int(cfg.model.qualities)
+    count = cfg.model.qualities
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        key = "levels" if "levels" in cfg.model else "qualities"
+        raise UserError(f"model.{key}={typed(count)}: give a whole number, of levels 2 or more")
     listed = list(range(1, count + 1)) if quality == "all" else quality
     listed = [listed] if isinstance(listed, int | float) else listed
     if (not OmegaConf.is_list(listed) and not isinstance(listed, list)) or not listed:

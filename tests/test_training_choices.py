@@ -380,3 +380,16 @@ def test_debugging(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     call(monkeypatch, *words(photos, tmp_path / "overfit", "debug=overfit"))
     assert len(seen) == 4
     assert len(set(seen)) == 1
+
+
+def test_lambdas_of_levels_are_kept_with_the_weights(
+    photos: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list of one's own trains to its end and is written down; what is no number of levels is one line."""
+    variable = ["model=mbt2018-mean-vbr", "quality=all", "model.levels=2", "run.steps=1"]
+    call(monkeypatch, *words(photos, here / "out", *variable, "rate.lmbda=[0.01,0.02]"))
+    with safe_open(here / "out" / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["lmbda"]) == [0.01, 0.02]
+    for levels in ("abc", "0", "2.5", "null"):
+        told = refused(monkeypatch, capsys, *words(photos, here / "no", *variable, f"model.levels={levels}"))
+        assert f"model.levels={levels}" in told[-1]

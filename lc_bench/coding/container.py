@@ -101,7 +101,7 @@ def write_head(header: Header, segments: int) -> bytes:
     name = header.model.encode()
     flags = (TILED if header.tile else 0) | (NAMED if name else 0) | (BOUND if header.place else 0)
     flags |= (PLACED if header.scale else 0) | (CUBED if header.cube else 0)
-    far = header.scale is not None and any(_single(c) != c for c in header.scale[:3])
+    far = header.scale is not None and any(single(c) != c for c in header.scale[:3])
     flags |= FAR if far else 0
     flags |= PLACE_SEALED if header.place_sealed and (header.scale or header.cube) else 0
     head = bytearray(MAGIC + bytes([VERSION]) + header.identity.architecture + header.identity.weights)
@@ -262,8 +262,12 @@ def _text(data: bytes, length: int) -> str:
     return text
 
 
-def _single(value: float) -> float:
-    return struct.unpack("<f", struct.pack("<f", value))[0]
+def single(value: float) -> float:
+    """The nearest float32, infinite where there is none."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def _reals(data: bytes, position: int, form: str) -> tuple[tuple[float, ...], int]:

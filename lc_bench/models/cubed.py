@@ -6,8 +6,6 @@ coded for itself, so a frame of any size takes the memory of its fullest cube.
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,15 +13,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..coding.container import Header, is_cubed, least_of_points, pack, seal_of, unpack
+from ..coding.container import Header, is_cubed, least_of_points, pack, seal_of, single, unpack
 from ..coding.cubes import FARTHEST, Cube, in_seal, pack_cubes, unpack_cubes
 from ..errors import UserError
 from ..ops.cubes import cubes
-from .point_code import PointCode, as_single
+from .point_code import SMALLEST, PointCode, as_single
 from .transform_code import Clock, Coded, common
 
 LARGEST = 1e30  # coordinates
-SMALLEST = 2.0**-126  # size of a cloud; with it, points come back at its centre
 NEAR = 2.0**-12  # of its size, by which the centre of a cloud may be rounded to float32
 
 
@@ -51,9 +48,9 @@ def _placed(points: Tensor) -> tuple[list[float], float]:
     near = exact.float().double()
     size = (points - exact).norm(dim=1).max()
     centre = near if bool((near - exact).norm() <= NEAR * size) else exact
-    size = _float32((points - centre).norm(dim=1).max().item())
-    if size < SMALLEST:
-        raise UserError(f"a cloud of size {size:g}, less than a stream holds ({SMALLEST:.1g}); scale it up")
+    size = single((points - centre).norm(dim=1).max().item())
+    if size <= SMALLEST:
+        raise UserError(f"a cloud of size {size:g}, less than a stream holds ({SMALLEST:.2g}); scale it up")
     return centre.tolist(), size
 
 
@@ -74,10 +71,11 @@ def encode_cubes(
     tell: Callable[[int, int], None] = lambda done, count: None,
 ) -> Coded:
     """points (N, 3) -> one stream; latents in the order of the cubes. tell: called after each, with points done and of how many."""
-    if not 0 < side < math.inf:
-        raise UserError(f"cube={side}: give the side of the cubes, above 0, in the units of the cloud")
+    if not SMALLEST <= side <= LARGEST:
+        allowed = f"{SMALLEST:.2g} to {LARGEST:g}"
+        raise UserError(f"cube={side}: give the side of the cubes, {allowed}, in the units of the cloud")
     _check_extent(points)
-    side = _float32(side)
+    side = single(side)
     if points[:, :3].abs().max() > FARTHEST * side:
         raise UserError(f"cube={side:g}: points lie more than {FARTHEST} cubes from the origin; take larger cubes")
     coded = Coded([], {}, {}, [{}])
@@ -133,7 +131,3 @@ def decode(
 def _check_extent(points: Tensor) -> None:
     if points.ndim != 2 or len(points) == 0 or not bool((points.abs() <= LARGEST).all()):  # also catches NaN
         raise UserError(f"a cloud is (N, 3), N at least 1, with finite coordinates up to {LARGEST:g}; nothing was written")
-
-
-def _float32(value: float) -> float:
-    return struct.unpack("<f", struct.pack("<f", value))[0]

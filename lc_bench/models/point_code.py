@@ -21,6 +21,7 @@ from .transform_code import Clock, Coded, Output, TransformCode, check_tensor, c
 LARGEST_COORDINATE = 1e4  # beyond it, squared distances of float32 say nothing of a cloud's shape
 MOST_AWAY = 16  # sizes of a cloud from the origin, up to which its points are float32
 LEAST_SINGLE = 1e-30  # size of a cloud in float32
+SMALLEST = 2.0**-126  # size that says that all points of a cloud are its centre; sizes of others are above it
 UNPLACED = (0.0, 0.0, 0.0, 1.0)
 
 
@@ -170,6 +171,8 @@ def placed(x: Tensor, scale: Tensor) -> Tensor:
     if bool((scale == torch.tensor(UNPLACED, device=scale.device)).all()):
         return x
     points = x[:, :3].double() * scale[3] + scale[:3]
+    if scale[3] <= SMALLEST:
+        points = scale[:3].expand_as(points)
     return as_single(torch.cat([points, x[:, 3:].double()], 1), float(scale[3]))
 
 

@@ -24,15 +24,11 @@ def takes_clouds(cfg: DictConfig) -> bool:
 
 
 def check_keys(cfg: DictConfig, of_clouds: bool) -> None:
-    """UserError for keys of the other kind of model, and for what none of them takes."""
+    """UserError for keys of the other kind of model."""
     for key in ("tile",) if of_clouds else ("cube", "points", "columns"):
         if cfg[key] is not None:
             kind = "clouds" if of_clouds else "images"
             raise UserError(f"{key}={cfg[key]}: {cfg.model.name} codes {kind}, which have no {key}")
-    if of_clouds and cfg.points is not None and (isinstance(cfg.points, bool) or not isinstance(cfg.points, int) or cfg.points < 1):
-        raise UserError(f"points={cfg.points}: give a number of points, 1 or more, or null for all")
-    if of_clouds and cfg.cube is not None and (isinstance(cfg.cube, bool | str) or not cfg.cube > 0):
-        raise UserError(f"cube={cfg.cube}: give the side of the cubes, above 0, in the units of the cloud, or null for none")
 
 
 def write(
@@ -45,7 +41,10 @@ def write(
         check_cloud(cloud.points, source.name)
         points = on_surface(cloud.points, cloud.triangles, count or model.points, draw, source.name)
     else:
-        points = sample(check_cloud(cloud.points, source.name), count, draw, source.name)
+        points = check_cloud(cloud.points, source.name)
+        if count is not None and count > len(points):
+            raise UserError(f"{source.name}: {len(points)} points, {count} are wanted; lower points")
+        points = sample(points, count, draw)
     if model.fixed and (side is not None or len(points) != model.points):
         what = "no cubes" if side is not None else f"not {len(points):,}"
         raise UserError(f"{source.name}: {model.name} takes {model.points} points, {what}. points={model.points} takes as many at random")

@@ -114,11 +114,12 @@ def run(cfg: DictConfig) -> float:
     start = start_from(model, cfg) if checkpoint is None else checkpoint.start
     task.retaken = checkpoint is not None and checkpoint.retaken
     task.settings = {**now, "start": start}
+    lmbda = cfg.rate.lmbda
     task.metadata = {
         "model": cfg.model.name,
         "quality": quality,
         "metric": cfg.rate.name,
-        "lmbda": cfg.rate.lmbda,
+        "lmbda": list(lmbda) if OmegaConf.is_list(lmbda) else lmbda,
         "data": images.name,
         **start,
     }

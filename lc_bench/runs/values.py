@@ -74,6 +74,7 @@ FROM_0 = Number(0)
 ANY = Number(-math.inf, whole=False)
 POSITIVE = Number(0, whole=False, above=True)
 POSITIVE_OR_NULL = Number(0, whole=False, above=True, null=True)
+COLUMNS = Number(3, most=64, null=True)  # float32 of a point
 FLAG = Word((True, False))
 HIGHEST_SEED = 2**32 - 1
 HIGHEST_THREADS = 4096  # more than machines have cores; torch takes 32 bits, and ends the process where threads cannot be made
@@ -85,6 +86,7 @@ RULES: dict[str, Number | Word] = {
     "tile": Number(0, null=True),
     "cube": POSITIVE_OR_NULL,
     "points": COUNT_OR_NULL,
+    "columns": COLUMNS,
     "run.steps": COUNT,
     "run.batch": COUNT,
     "run.crop": COUNT,
@@ -116,6 +118,7 @@ RULES: dict[str, Number | Word] = {
 OF_DATA: dict[str, Number | Word] = {
     "points": COUNT_OR_NULL,
     "cube": POSITIVE_OR_NULL,
+    "columns": COLUMNS,
     "smallest": COUNT,
     "every": COUNT,
     "area": COUNT,

@@ -62,7 +62,7 @@ def scalar_decode(data: bytes, index: list[int], sizes: list[int], tables: Table
     if head.lanes.first:
         states = [SLOTS + take(LOG) for _ in range(walk.width)]
     symbols: list[int] = []
-    unusual = dict(head.exceptions)
+    unusual = dict(head.exceptions.take(len(index)))
     for size, chunk in zip(sizes, np.split(np.array(index), np.cumsum(sizes)[:-1]), strict=True):
         keys = [rank[i] for i in chunk]
         order = sorted(range(size), key=lambda i, keys=keys: keys[i])
@@ -86,7 +86,7 @@ def scalar_decode(data: bytes, index: list[int], sizes: list[int], tables: Table
                 if escapes[table] and entry == count[table] - 1:
                     escaped.append(place)
         for place in sorted(escaped):
-            found[place] = head.escapes.pop(0) + offset[keys[place]]
+            found[place] = head.escapes.take(1)[0] + offset[keys[place]]
         for place in range(size):
             if len(symbols) + place in unusual:
                 likeliest = np.argmax([frequency[base[keys[place]] + e] for e in range(count[keys[place]])])

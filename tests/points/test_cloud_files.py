@@ -82,10 +82,12 @@ def test_a_cloud_comes_back_in_its_place(name: str, cloud: Tensor) -> None:
 
 def test_equal_points_come_back_as_such(model: PointCode) -> None:
     """Where they were, not as what the model makes of nothing."""
-    for points in (torch.tensor([[3.0, 4.0, 5.0]]), torch.full((40, 3), 7.0), torch.full((40, 3), 5_400_000.001, dtype=torch.float64)):
+    bodies = [torch.tensor([[3.0, 4.0, 5.0]]), torch.full((40, 3), 7.0), torch.full((40, 3), 5_400_000.001, dtype=torch.float64)]
+    at_origin = [torch.zeros(40, 3), torch.full((40, 3), 1e-39, dtype=torch.float64)]
+    for points in bodies + at_origin:
         stream = cubed.encode(model, points)
         assert read_head(stream)[0].scale == (*points[0].tolist(), cubed.SMALLEST)
-        assert (cubed.decode(model, stream)[0] - points.double()).abs().max() < 1e-30
+        assert torch.equal(cubed.decode(model, stream)[0].double(), points.double())
 
 
 def test_far_from_the_origin_nothing_is_lost(model: PointCode, tmp_path: Path) -> None:
@@ -120,6 +122,12 @@ def test_very_small_and_large_bodies(size: float, model: PointCode) -> None:
     plain = cubed.decode(model, cubed.encode(model, body))[0].double()
     found = cubed.decode(model, cubed.encode(model, body * size))[0].double() / size
     assert (found - plain).abs().max() < 0.05 * (plain - plain.mean(0)).abs().max()
+
+
+@pytest.mark.parametrize("side", [0.0, 1e-46, 1e-39, 1e39, float("inf"), float("nan")])
+def test_sides_of_cubes_that_a_stream_does_not_hold(side: float, model: PointCode) -> None:
+    with pytest.raises(UserError, match=r"give the side of the cubes, .* to 1e\+30"):
+        cubed.encode_cubes(model, torch.zeros(4, 3), side)
 
 
 def test_cubes_are_coded_each_for_itself(model: PointCode) -> None:
@@ -235,9 +243,10 @@ def test_a_mesh_by_a_model_of_fixed_size(here: Path, monkeypatch: pytest.MonkeyP
     call(monkeypatch, "run=compress", "input=many.xyz", "points=64", *fixed)
     for wrong, told in (
         (["input=many.xyz", "cube=1"], "no cubes"),
-        (["input=many.xyz", "points=0"], "1 or more"),
+        (["input=many.xyz", "points=0"], "from 1 on"),
+        (["input=many.xyz", "columns=2"], "columns=2: give a whole number from 3 to 64, or null"),
         (["input=many.xyz", "tile=64"], "have no tile"),
-        (["input=many.xyz", "points=3000"], "3000 are wanted"),
+        (["input=many.xyz", "points=3000"], "300 points, 3000 are wanted; lower points"),
         (["input=many.xyz", "cube=-1"], "above 0"),
     ):
         assert told in refused(monkeypatch, capsys, "run=compress", "overwrite=true", *wrong, *fixed)[-1]

@@ -172,3 +172,13 @@ def test_lists_are_read_no_further_than_symbols_ask(flag: int, monkeypatch: pyte
         decoder.next(index)
         decoder.finish()
     assert read < 2 * 64 + 8
+
+
+@pytest.mark.parametrize("centre", [1e39, -1e300])
+def test_a_place_beyond_float32_is_found_out(centre: float, model: PointCode) -> None:
+    """A header of a far cloud holds any float64; with a checksum that matches, the seal tells."""
+    header, segments = unpack(cubed.encode(model, cloud().double() + 1e6))
+    assert header.scale is not None
+    stream = pack(replace(header, scale=(centre, *header.scale[1:])), segments)
+    with pytest.raises(StreamError):
+        lc_bench.decompress(model, [stream])
