@@ -107,7 +107,9 @@ def test_far_from_the_origin_nothing_is_lost(model: PointCode, tmp_path: Path) -
     assert torch.equal(read_cloud(tmp_path / "back.ply").points, found)
     moved = torch.tensor([500_000.0, 5_400_000.0, 300.0], dtype=torch.float64)  # by whole cubes
     cut, away = (cubed.encode_cubes(model, p, 2.0).streams[0] for p in (body, body + moved))
-    assert [[len(s) for s in c.segments] for c in unpack_cubes(cut)[1]] == [[len(s) for s in c.segments] for c in unpack_cubes(away)[1]]
+    # Seals know the place, and another start of the coder may need a byte more or less.
+    lengths = [torch.tensor([[len(s) for s in cube.segments] for cube in unpack_cubes(stream)[1]]) for stream in (cut, away)]
+    assert (lengths[0] - lengths[1]).abs().max() <= 1
     assert (cubed.decode(model, away)[0] - moved - cubed.decode(model, cut)[0].double()).abs().max() < 1e-6
 
 
