@@ -147,10 +147,20 @@ def test_an_interrupted_benchmark_keeps_its_records_and_ends_with_the_signals_co
 
 def test_signals_are_taken_and_given_back() -> None:
     before = [signal.getsignal(one) for one in stopping.SIGNALS]
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+    for number in stopping.SIGNALS:
         with pytest.raises(KeyboardInterrupt), stopping.listening():
             os.kill(os.getpid(), number)
             time.sleep(1)
         assert stopping.asked() == number
     assert [signal.getsignal(one) for one in stopping.SIGNALS] == before
     assert [stopping.is_interruption(code) for code in (143, 130, 138, -15, -2, 0, 1, 2, -9, -11, 137)] == [True] * 5 + [False] * 6
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stopping.asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)

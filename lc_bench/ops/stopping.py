@@ -21,7 +21,8 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 # SIGTERM: time limits, scancel, docker stop, shutdown. SIGUSR1, SIGUSR2: the warnings of SLURM (--signal), SGE and LSF before it.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# SIGHUP: the terminal or the connection to it was closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 BURST = 1.0  # seconds
 
 
@@ -53,8 +54,8 @@ def listening(take_over: bool = True) -> Iterator[None]:
         yield
         return
     usual = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
-    before = {one: signal.getsignal(one) for one in SIGNALS}
-    taken = [one for one in SIGNALS if take_over or before[one] in usual]
+    before = {one: signal.getsignal(one) for one in _heeded()}
+    taken = [one for one in before if take_over or before[one] in usual]
     if taken:
         _state.__init__()
     for one in taken:
@@ -77,7 +78,7 @@ def handing_on(tell: Callable[[int], None]) -> Iterator[None]:
         _state.asked = _state.asked or number
         tell(number)
 
-    before = {one: signal.signal(one, hand_on) for one in SIGNALS}
+    before = {one: signal.signal(one, hand_on) for one in _heeded()}
     try:
         yield
     finally:
@@ -92,6 +93,12 @@ def leave_to_parent(_: int = 0) -> None:
     """
     for one in SIGNALS:
         signal.signal(one, signal.SIG_IGN)
+
+
+def _heeded() -> list[signal.Signals]:
+    """SIGNALS, without a SIGHUP that `nohup` has this process ignore: such a run outlives its terminal."""
+    deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [one for one in SIGNALS if not (one is signal.SIGHUP and deaf)]
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
