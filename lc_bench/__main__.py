@@ -91,7 +91,6 @@ def command(folder: Path) -> int:
     given = sys.argv[1:]
     code = 0
     try:
-        sys.argv[1:] = options_first(sys.argv[1:])
         find_own_conf(sys.argv)
         sys.argv[1:] = in_grammar(sys.argv[1:])
         sys.argv[1:] = check_overrides(sys.argv[1:])
@@ -127,20 +126,6 @@ def end_of_sweep(plan: Plan, given: list[str], code: int) -> int:
     if interrupted:
         plan.stop()
     return max(code, finish(plan, given, interrupted))
-
-
-OF_OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")  # that take a value
-
-
-def options_first(arguments: list[str]) -> list[str]:
-    """The same arguments, those with a dash in front: Hydra takes none of them amid overrides."""
-    options, overrides = [], []
-    is_value = False
-    for argument in arguments:
-        is_option = argument.startswith("-")
-        (options if is_option or is_value else overrides).append(argument)
-        is_value = argument in OF_OPTIONS
-    return [*options, *overrides]
 
 
 def find_own_conf(arguments: list[str]) -> None:

@@ -13,7 +13,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lc_bench.__main__ import options_first
 from lc_bench.errors import UserError
 from lc_bench.runs.arguments import in_grammar
 
@@ -103,7 +102,7 @@ def test_what_is_not_meant_as_text_stays(here: Path) -> None:
     ]
     for argument in plain:
         before = plain[: plain.index(argument)]
-        assert in_grammar([*before, argument])[-1] == argument
+        assert sorted(in_grammar([*before, argument])) == sorted([*before, argument])
 
 
 def test_lists_and_sweeps_of_paths(here: Path) -> None:
@@ -159,8 +158,11 @@ def test_what_is_no_setting(
 
 def test_options_may_stand_amid_overrides() -> None:
     given = ["run=train", "--config-dir", "my conf", "quality=1,2", "-m", "data=kodak"]
-    assert options_first(given) == ["--config-dir", "my conf", "-m", "run=train", "quality=1,2", "data=kodak"]
-    assert options_first(["a=b", "--config-dir=c", "d=e"]) == ["--config-dir=c", "a=b", "d=e"]
+    assert in_grammar(given) == ["--config-dir", "my conf", "-m", "run=train", "quality=1,2", "data=kodak"]
+    assert in_grammar(["a=b", "--config-dir=c", "d=e"]) == ["--config-dir=c", "a=b", "d=e"]
+    assert in_grammar(["a=b", "--cfg", "job", "d=e"]) == ["--cfg", "job", "a=b", "d=e"]
+    assert in_grammar(["--info", "a=b"]) == ["--info", "a=b"]
+    assert in_grammar(["a=b", "--info", "defaults"]) == ["--info", "defaults", "a=b"]
 
 
 @pytest.mark.parametrize(

@@ -22,40 +22,53 @@ PATHS = ("input", "output", "weights", "ckpt_path", "data.list", "run.resume", "
 LISTS = ("inputs",)
 NEVER_NULL = ("input", "output", "data.list", "run.to")  # null is a name there; elsewhere it may be none
 CALLS = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|extend_list|int|float|str|bool|json_str)\(.*\)", re.DOTALL)
+# Options of Hydra's that take the next argument as their value.
 WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--package",
-    "-p",
-    "--cfg",
-    "-c",
-    "--experimental-rerun",
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--package", "-p", "--cfg", "-c", "--experimental-rerun"),
 )
+MAYBE_WITH_VALUE = ("--info", "-i")
 QUOTES = "'\""
 NESTED = {"[": "]", "{": "}", "(": ")"}
 
 
+def options_and_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Options of Hydra's with their values, wherever they stand, and settings such as key=value."""
+    options: list[str] = []
+    settings: list[str] = []
+    before = ""
+    for argument in arguments:
+        is_word = not argument.startswith("-") and "=" not in argument
+        is_value = before in WITH_VALUE or (before in MAYBE_WITH_VALUE and is_word)
+        if is_value or argument.startswith("-"):
+            options.append(argument)
+        else:
+            settings.append(argument)
+        before = "" if is_value else argument
+    return options, settings
+
+
 def in_grammar(arguments: list[str]) -> list[str]:
-    """The arguments with every path as text of Hydra's. UserError, with how to quote, for any other value that it cannot read."""
-    sweeps = any(a in ("-m", "--multirun") or a.lower() == "hydra.mode=multirun" for a in arguments)
-    said: list[str] = []
-    for place, argument in enumerate(arguments):
-        key, equals, value = argument.partition("=")
-        name = key.lstrip("+")
-        if argument.startswith("-") or (place and arguments[place - 1] in WITH_VALUE):
-            said.append(argument)
-            continue
-        if equals and name in LISTS:
-            argument = f"{key}={_listed(value)}"
-        elif equals and _is_path(name):
-            argument = f"{key}={_swept(name, value) if sweeps else _text(name, value)}"
-        _check(argument)
-        said.append(argument)
-    return said
+    """The arguments with options in front, since Hydra takes none amid settings, and every path as text of Hydra's.
+
+    UserError, with how to quote, for any other value that Hydra cannot read.
+    """
+    options, settings = options_and_settings(arguments)
+    sweeps = "-m" in options or "--multirun" in options
+    sweeps = sweeps or any(setting.lower() == "hydra.mode=multirun" for setting in settings)
+    return [*options, *(_setting(setting, sweeps) for setting in settings)]
+
+
+def _setting(argument: str, sweeps: bool) -> str:
+    """One setting in Hydra's grammar."""
+    key, equals, value = argument.partition("=")
+    name = key.lstrip("+")
+    if equals and name in LISTS:
+        argument = f"{key}={_listed(value)}"
+    elif equals and _is_path(name):
+        argument = f"{key}={_swept(name, value) if sweeps else _text(name, value)}"
+    _check(argument)
+    return argument
 
 
 def text_of(value: str) -> str:
