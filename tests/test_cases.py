@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
-from conftest import SHARED, call, refused
+from conftest import ROOT, SHARED, call, refused
 
 from lc_bench.data import folder
 from lc_bench.data.images import read_image
 from lc_bench.errors import UserError
+from lc_bench.runs.curves import read_curves
 
 CASES = SHARED / "cases" / "images"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason=f"no reported cases in {CASES} (set LC_BENCH_SHARED)")
@@ -83,6 +87,21 @@ def test_06_png16_without_size_guard(name: str, take: Take) -> None:
         read_image(take("06_png16_without_size_guard") / name)
 
 
+def test_07_report_fails_at_one_pixel(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = take("07_report_fails_at_one_pixel")
+    benchmark(monkeypatch, "data.path=set")
+    assert (here / "o" / "index.html").is_file()
+
+
+def test_08_wider_than_webp(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = take("08_wider_than_webp")
+    benchmark(monkeypatch, "data.path=set", "anchor=[jpeg,webp]")
+    assert "wide.png" in (here / "o" / "index.html").read_text()
+    records = pd.read_csv(here / "o" / "records.csv")
+    assert set(records[records.image == "wide.png"].codec) >= {"jpeg"}
+    assert "webp" in set(records[records.image == "a.png"].codec)
+
+
 def test_09_file_name_not_utf8(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
     here = take("09_file_name_not_utf8")
     (here / "set").mkdir()
@@ -107,6 +126,71 @@ def test_11_folder_named_by_a_number(name: str, take: Take, monkeypatch: pytest.
     if name != "2024":
         (here / "2024").rename(here / name)
     benchmark(monkeypatch, f"data.path={name}", "run.anchors=false")
+
+
+def test_12_resume_takes_records_of_another_folder(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = take("12_resume_takes_records_of_another_folder")
+    call(monkeypatch, *TINY, "data=folder", "anchor=[jpeg]", "data.path=A/test", "output=oA")
+    resumed = ["data.path=B/test", "output=oB", "run.resume=oA"]
+    call(monkeypatch, *TINY, "data=folder", "anchor=[jpeg]", *resumed)
+    records = pd.read_csv(here / "oB" / "records.csv")
+    assert set(zip(records.width, records.height, strict=True)) == {(240, 224)}
+
+
+def rates(folder: Path) -> dict[int, float]:
+    """Rates of learning by step."""
+    named = [row for row in read_curves(folder) if "lr-Adam" in row]
+    return {int(row["step"]): row["lr-Adam"] for row in named}
+
+
+def test_13_and_14_resume(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schedule is one over the new number of steps, and a new rate of learning holds."""
+    here = take("13_resume_with_more_steps")
+    call(monkeypatch, *TRAIN, "run.steps=4", "output=o")
+    more = ["run.steps=12", "run.resume=auto", "output=o"]
+    call(monkeypatch, *TRAIN, *more)
+    resumed = [rate for step, rate in sorted(rates(here / "o").items()) if step >= 4]
+    assert len(resumed) >= 7
+    assert resumed == sorted(resumed, reverse=True), "it does not climb back up"
+    call(monkeypatch, *TRAIN, *more, "run.steps=16", "optimizer.lr=1e-6")
+    assert max(rate for step, rate in rates(here / "o").items() if step >= 12) <= 1e-6
+
+
+def test_15_resume_from_what_is_no_checkpoint(take: Take, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    take("15_resume_from_what_is_no_checkpoint")
+    for name in ("text.ckpt", "empty.ckpt"):
+        (told,) = refused(monkeypatch, capsys, *TRAIN, "run.steps=2", "output=o", f"run.resume={name}")
+        assert name in told
+
+
+def test_16_finetune_for_ms_ssim(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = take("16_finetune_for_ms_ssim")
+    call(monkeypatch, *TRAIN, "run.steps=2", "output=o")
+    tuned = ["run.crop=176", "run.steps=2", "rate=ms-ssim", "weights=o/model.safetensors"]
+    call(monkeypatch, *TRAIN, *tuned, "output=o2")
+    assert (here / "o2" / "model.safetensors").is_file()
+
+
+def test_17_validate_on_own_folder(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = take("17_validate_on_own_folder")
+    call(monkeypatch, *TRAIN, "run.steps=2", "run.val=held", "output=o")
+    assert any("val/loss" in row for row in read_curves(here / "o"))
+
+
+def test_18_two_runs_in_one_second(take: Take) -> None:
+    here = take("18_two_runs_in_one_second")
+    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *TINY, "data=folder"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for data in ("data.path=photos", "data.path=one"):
+        more = [*command, "anchor=[jpeg]", data]
+        running = subprocess.Popen(more, env=environment, stderr=subprocess.DEVNULL)
+        if data == "data.path=photos":
+            first = running
+    assert (first.wait(300), running.wait(300)) == (0, 0)
+    folders = {path.parent for path in here.glob("outputs/**/records.csv")}
+    assert len(folders) == 2
+    told = {(folder / ".hydra" / "overrides.yaml").read_text() for folder in folders}
+    assert len(told) == 2
 
 
 def test_19_full_disk_npy(take: Take, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +226,20 @@ def test_22_apple_double(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
     here = take("22_apple_double") / "set"
     (here / "._p.png").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
     benchmark(monkeypatch, "data.path=set", "run.images=1")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("run.save_every=0", "run.val_every=0", "run.batch=0", "run.workers=-1", "run.crop=-64"),
+        *("trainer.accumulate_grad_batches=0", "seed=99999999999999", "optimizer.lr=-1"),
+        *("rate.lmbda=-1", "run.steps=-1"),
+    ],
+)
+def test_23_training_values(value: str, take: Take, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    take("23_training_values")
+    (told,) = refused(monkeypatch, capsys, *TRAIN, "run.steps=2", "output=o", value)
+    assert value.partition("=")[0] in told
 
 
 def test_24_integer_and_planar_tiff(take: Take) -> None:
