@@ -5,6 +5,7 @@ The same kinds of file are made by the tests of each part; these are the origina
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -170,6 +171,17 @@ def test_a_long_body_is_drawn_to_its_ends(tmp_path: Path) -> None:
     columns = np.flatnonzero(drawn[80:].any(0))  # below the title
     assert 0.02 * drawn.shape[1] < columns[0] < 0.15 * drawn.shape[1]
     assert 0.85 * drawn.shape[1] < columns[-1] < 0.98 * drawn.shape[1]
+
+
+def test_an_infinite_value_leaves_a_curve(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the flat cloud Draco's D2 is infinite; the means are those of the others, with a note."""
+    pytest.importorskip("DracoPy")
+    model = ["model=sfu2024-pcc-rec-pointnet2-ssg", "quality=3", "threads=1"]
+    data = ["data=clouds", f"data.path={CASES / 'flat_inf'}", "anchor=[draco]", "run.bd_anchor=draco"]
+    call(monkeypatch, *model, *data, "output=o")
+    results = json.loads((here / "o" / "summary" / "draco.json").read_text())["results"]
+    assert np.isfinite(np.array(results["d2-psnr"], dtype=float)).all()
+    assert "1 of 3 samples is left out" in (here / "o" / "index.html").read_text()
 
 
 def test_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
