@@ -52,7 +52,7 @@ def _run(cfg) -> object:  # type: ignore[no-untyped-def]
     take_aliases(cfg, hydra.overrides.task)
     check_keys(cfg, hydra.runtime.choices, hydra.overrides.task)
     cfg = settled(cfg)
-    check_values(cfg)
+    check_values(cfg, hydra.overrides.task)
     if cfg.threads is not None:
         import torch
 

@@ -184,8 +184,11 @@ def take_aliases(cfg: DictConfig, given: Sequence[str] = ()) -> None:
         OmegaConf.update(cfg, alias, None)
 
 
-def check_values(cfg: DictConfig) -> None:
-    """UserError for the first value that is not allowed. Whole numbers that were written as 1e5 become whole numbers."""
+def check_values(cfg: DictConfig, given: Sequence[str] = ()) -> None:
+    """UserError for the first value that is not allowed. Whole numbers that were written as 1e5 become whole numbers.
+
+    given: overrides of the command line; a split that only an experiment's file names is left alone by a set without splits.
+    """
     apply(cfg, RULES)
     check_data(cfg)
     published = OmegaConf.select(cfg, "run.published")
@@ -194,9 +197,9 @@ def check_values(cfg: DictConfig) -> None:
     elif "published" in cfg.run and not OmegaConf.is_list(published):
         raise UserError(f"run.published={'null' if published is None else published}: give a list of names, [] for none")
     usual = "train" if str(cfg.run._target_).split(".")[-2] in ("train", "search") else "test"
-    given = cfg.run.get("split", usual)
-    if given != usual and OmegaConf.is_dict(cfg.get("data")) and "split" not in cfg.data:
-        raise UserError(f"run.split={given}: this data set has no splits; give the folder of that split, or leave run.split out")
+    split = given_in(given).get("run.split", usual)
+    if split != usual and OmegaConf.is_dict(cfg.get("data")) and "split" not in cfg.data:
+        raise UserError(f"run.split={split}: this data set has no splits; give the folder of that split, or leave run.split out")
 
 
 def check_data(cfg: DictConfig, within: str = "data") -> None:
@@ -298,11 +301,12 @@ def strange(cfg: DictConfig, known: DictConfig, free: Collection[str], prefix: s
     """(key, value, what there is) of the keys that are not known. What a node hands to its `_target_` is left to that, and what is
     under a name in `free` to who reads it.
     """
+    names = set(map(str, known))  # `in` would leave out those that have to be given
     for name in map(str, cfg):
         if not prefix and name in free:
             continue
         key, value = f"{prefix}{name}", cfg._get_node(name)
-        if name not in known:
+        if name not in names:
             yield key, value, sorted(map(str, known))
             continue
         inner, within = _mapping(value), _mapping(known._get_node(name))
