@@ -119,7 +119,12 @@ def load_from(cfg: DictConfig, quality: float) -> TransformCode:
 def as_trained(cfg: DictConfig) -> DictConfig:
     """A configuration of one quality, its model as the file of weights has it: N, M and networks."""
     path = path_of(cfg.weights)
-    return cfg if path is None else with_networks(with_sizes(cfg), weights.read(path))
+    if path is None:
+        return cfg
+    notes = read_metadata(path)
+    # Tensors tell the sizes of a file that says nothing itself; those of ours are read once, when they are loaded.
+    content = weights.Content(path, {}, notes) if notes else weights.read(path)
+    return with_networks(with_sizes(cfg), content)
 
 
 def qualities_for(cfg: DictConfig) -> list[float]:

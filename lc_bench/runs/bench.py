@@ -89,8 +89,6 @@ def run(cfg: DictConfig) -> float:
     anchors = make_anchors(cfg, published_curves().get(data.name, {})) if cfg.run.anchors else []
     check_published(cfg.run.published, data.name)
     intervals(plain(cfg.run.bd_interval), tuple(IMAGES if isinstance(data, ImageSet) else CLOUDS))
-    if cfg.run.images is not None and (not isinstance(cfg.run.images, int) or cfg.run.images < 1):
-        raise UserError(f"run.images={cfg.run.images}: give the number of images, 1 or more, or null for all")
     us = ranks.join(cfg)
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)

@@ -49,8 +49,6 @@ def compress(cfg: DictConfig) -> None:
     """Images or clouds to streams that say which model wrote them."""
     of_clouds = clouds.takes_clouds(cfg)
     jobs, many = _jobs(cfg, clouds.READABLE if of_clouds else READABLE, lambda _: SUFFIX, (SUFFIX,))
-    if cfg.tile is not None and (isinstance(cfg.tile, bool) or not isinstance(cfg.tile, int) or cfg.tile < 0):
-        raise UserError(f"tile={cfg.tile}: give the side of the tiles in pixels, 0 for none, or null to choose by size")
     clouds.check_keys(cfg, of_clouds)
     words = words_of(cfg)
     model = load_one(cfg).to(pick_device(cfg.device))

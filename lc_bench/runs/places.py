@@ -14,8 +14,7 @@ from pathlib import Path
 from ..data.listing import files_below
 from ..errors import UserError
 from ..ops.paths import expanded, printable
-
-LONGEST = 255  # bytes of a file's name, with most systems
+from ..ops.whole import LONGEST
 
 
 @dataclass(frozen=True)

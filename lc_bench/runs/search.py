@@ -60,9 +60,6 @@ def main(cfg: DictConfig) -> float:
     if OmegaConf.is_missing(cfg.run, "space"):
         raise UserError("run.space: has to be given, such as 'run.space={optimizer.lr: log 1e-5 1e-3}'")
     space = parse_space(OmegaConf.to_container(cfg.run.space) if OmegaConf.is_config(cfg.run.space) else cfg.run.space)  # type: ignore[arg-type]
-    for key, least in (("trials", 1), ("jobs", 1)):
-        if isinstance(cfg.run[key], bool) or not isinstance(cfg.run[key], int) or cfg.run[key] < least:
-            raise UserError(f"run.{key}={cfg.run[key]}: give a whole number from {least} on")
     fixed = fixed_overrides(cfg, space)
     check_space(cfg, space, objectives, fixed)
     output = Path(cfg.output)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from ..config import given_in, job_folder
 from ..errors import UserError
 from ..ops import stopping
+from ..ops.whole import written_whole
 from . import folders
 from .apart import Apart, threads_beside
 
@@ -56,9 +57,8 @@ class Status:
     seconds: float = 0.0
 
     def write(self, folder: Path) -> None:
-        part = folder / f"{STATUS}.part"
-        part.write_text(json.dumps(asdict(self), indent=1))
-        os.replace(part, folder / STATUS)
+        with written_whole(folder / STATUS) as part:
+            part.write_text(json.dumps(asdict(self), indent=1))
 
 
 def read_status(folder: Path) -> Status:
@@ -94,7 +94,7 @@ def _job(cfg: DictConfig) -> None:
     folder = Path(hydra.runtime.output_dir)
     if (folder.parent / STOP).exists():
         return
-    status = Status(digest=digest(cfg), overrides=list(hydra.overrides.task), run=str(cfg.run._target_).split(".")[-2])
+    status = Status(digest=digest(cfg), overrides=list(hydra.overrides.task), run=folders.kind_of(cfg))
     try:
         with held(folder) as lock:
             before = read_status(folder)

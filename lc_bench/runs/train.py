@@ -18,6 +18,7 @@ from ..ops import stopping
 from ..ops.device import warn_of_slow_bfloat16
 from ..ops.notices import hide_lightnings
 from ..tracking import make_loggers, told_of
+from ..trained import path_of
 from . import ranks
 from .command import benchmark_of
 from .folders import remove_replaced
@@ -261,11 +262,9 @@ def start_from(model: TransformCode, cfg: DictConfig) -> dict[str, Any]:
     """
     from ..models import weights
 
-    if cfg.weights is None:
-        raise UserError("weights=null: give auto or none to train from scratch, or the path of weights to start from")
-    if str(cfg.weights) in ("auto", "none"):
+    path = path_of(cfg.weights)
+    if path is None:
         return {}
-    path = Path(str(cfg.weights)).expanduser()
     told = weights.load_file(model, path)
     was = {key: told[key] for key in ("metric", "quality", "steps", "data") if key in told}
     log.info(f"starting from {path}" + (f", trained for {was['metric']}, quality {was.get('quality')}" if "metric" in was else ""))

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import compose, conf_dir, given_in, own_conf_dir
 from ..errors import UserError, unknown
+from .folders import kind_of
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def take_aliases(cfg: DictConfig, given: Sequence[str] = ()) -> None:
     UserError where it has both names.
     """
     commanded = given_in(given)
-    trains = str(cfg.run._target_).split(".")[-2] in ("train", "search")
+    trains = kind_of(cfg) in ("train", "search")
     for alias, key in ALIASES.items():
         value = OmegaConf.select(cfg, alias)
         if value is None:
@@ -196,7 +197,7 @@ def check_values(cfg: DictConfig, given: Sequence[str] = ()) -> None:
         cfg.run.published = [published]
     elif "published" in cfg.run and not OmegaConf.is_list(published):
         raise UserError(f"run.published={'null' if published is None else published}: give a list of names, [] for none")
-    usual = "train" if str(cfg.run._target_).split(".")[-2] in ("train", "search") else "test"
+    usual = "train" if kind_of(cfg) in ("train", "search") else "test"
     split = given_in(given).get("run.split", usual)
     if split != usual and OmegaConf.is_dict(cfg.get("data")) and "split" not in cfg.data:
         raise UserError(f"run.split={split}: this data set has no splits; give the folder of that split, or leave run.split out")
