@@ -357,7 +357,7 @@ def test_large_sets_are_asked_for(server: Server, data: Path) -> None:
     assert len(make(compose(*wanted, "data.download=true").data)) == 3
     for name in ("div2k", "vimeo90k"):
         with pytest.raises(UserError, match="data.download=true gets"):
-            make(compose(f"data={name}").data)
+            make(compose(f"data={name}", "run.split=train").data)
     with pytest.raises(UserError, match="give true, false, or null"):
         make(compose("data=div2k", "data.download=maybe").data)
 
@@ -405,7 +405,8 @@ def test_a_damaged_first_download_poisons_nothing(server: Server, data: Path) ->
 def test_folders_of_their_own_shape(server: Server, data: Path) -> None:
     members = pictures(2, "vimeo_septuplet/sequences/00001/0001") | {"vimeo_septuplet/sep_trainlist.txt": b"00001/0001\n"}
     archive = server.files["v.zip"] = zipped(members)
-    images = make(compose("data=vimeo90k", f"data.archive.address={server.address}/v.zip", f"data.archive.size={len(archive)}").data)
+    published = [f"data.archive.address={server.address}/v.zip", f"data.archive.size={len(archive)}"]
+    images = make(compose("data=vimeo90k", "run.split=train", *published).data)
     assert [name for name, _ in images] == ["sequences/00001/0001/0.png", "sequences/00001/0001/1.png"]
 
 

@@ -208,6 +208,7 @@ def test_ranks_that_were_asked_to_end_are_no_failure(tmp_path: Path) -> None:
         with stopping.listening(), pytest.raises(KeyboardInterrupt):
             ranks.launch(waiting_rank, cfg)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert stopping.ended() == signal.SIGTERM
 

@@ -163,7 +163,8 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
 
     cfg = cfg.copy()
     cfg.output = str(Path(cfg.output).resolve())
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    # As plain values: Hydra may have loaded the classes of its configuration anew since, which then do not pickle.
+    hydra = OmegaConf.to_container(HydraConfig.get(), resolve=False) if HydraConfig.initialized() else None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -190,9 +191,7 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
         return result
 
 
-def _rank(
-    local: int, body: Callable[[DictConfig], Any], cfg: DictConfig, hydra: DictConfig | None, port: int, world: int, folder: str
-) -> None:
+def _rank(local: int, body: Callable[[DictConfig], Any], cfg: DictConfig, hydra: Any, port: int, world: int, folder: str) -> None:
     """A process of its own: what `launch` runs `world` times."""
     from hydra.core.hydra_config import HydraConfig
 
