@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import forks  # noqa: F401 - a fixture
 
 from lc_bench.__main__ import main
 from lc_bench.config import compose

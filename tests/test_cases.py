@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from conftest import ROOT, SHARED, call, refused
+from conftest import SHARED, call, refused
+from forked import start_command
 
 from lc_bench.data import folder
 from lc_bench.data.images import read_image
@@ -179,14 +178,9 @@ def test_17_validate_on_own_folder(take: Take, monkeypatch: pytest.MonkeyPatch) 
 
 def test_18_two_runs_in_one_second(take: Take) -> None:
     here = take("18_two_runs_in_one_second")
-    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *TINY, "data=folder"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for data in ("data.path=photos", "data.path=one"):
-        more = [*command, "anchor=[jpeg]", data]
-        running = subprocess.Popen(more, env=environment, stderr=subprocess.DEVNULL)
-        if data == "data.path=photos":
-            first = running
-    assert (first.wait(300), running.wait(300)) == (0, 0)
+    words = [*TINY, "data=folder", "anchor=[jpeg]"]
+    running = [start_command([*words, f"data.path={name}"], here / f"{name}.log", here) for name in ("photos", "one")]
+    assert [one.wait(300) for one in running] == [0, 0]
     folders = {path.parent for path in here.glob("outputs/**/records.csv")}
     assert len(folders) == 2
     told = {(folder / ".hydra" / "overrides.yaml").read_text() for folder in folders}

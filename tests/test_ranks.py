@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import start_command, wait_until
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
@@ -67,7 +67,7 @@ def test_records_of_two_processes_are_those_of_one(photos: Path, tmp_path: Path,
 
 
 def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: None
 ) -> None:
     """Ctrl-C comes to the first process alone; both ranks end at one step, whose checkpoint goes on to the same weights."""
     chosen = ["run=train", "data=folder", f"data.path={photos}", "quality=3", *MODEL, *TWO, "optimizer.lr=1e-3"]
@@ -79,16 +79,11 @@ def test_two_processes_interrupted_and_resumed_equal_two_uninterrupted(
         Image.open(image).save(held_out / f"{image.stem}.jpg")
     monkeypatch.setenv("LC_BENCH_DATA", str(tmp_path / "data"))
     call(monkeypatch, *chosen, f"hydra.run.dir={tmp_path / 'whole'}")
-    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *chosen]
-    running = subprocess.Popen(
-        [*command, f"hydra.run.dir={tmp_path / 'cut'}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    patience = time.monotonic() + 180
-    while not (tmp_path / "cut" / "metrics.csv").exists() and time.monotonic() < patience:
-        time.sleep(0.02)
+    running = start_command([*chosen, f"hydra.run.dir={tmp_path / 'cut'}"], tmp_path / "log")
+    wait_until((tmp_path / "cut" / "metrics.csv").exists, running)
     running.send_signal(signal.SIGINT)
-    told = running.communicate(timeout=120)[0]
-    assert running.returncode == 130, told
+    code, told = running.wait(120), (tmp_path / "log").read_text()
+    assert code == 130, told
     assert told.count("interrupted at step") == 1, told
     assert 0 < torch.load(tmp_path / "cut" / "last.ckpt", weights_only=False)["global_step"] < 30, "it had ended before"
     call(monkeypatch, *chosen, f"hydra.run.dir={tmp_path / 'cut'}", "run.resume=auto")
@@ -135,7 +130,7 @@ def killed(cfg: DictConfig) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_each_sample_is_one_ranks() -> None:
+def test_each_sample_is_one_ranks(forks: None) -> None:
     assert ranks.launch(gathering, config()) == [(0, [0, 2, 4]), (1, [1, 3])]
     assert sorted([*share_of(5, 0, 2), *share_of(5, 1, 2)]) == list(range(5))
     assert list(share_of(1, 1, 2)) == [0], "with fewer samples than ranks each has all, and none waits"

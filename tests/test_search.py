@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ import optuna
 import pandas as pd
 import pytest
 from conftest import ROOT
+from forked import run_command, start_command, wait_until
 from PIL import Image
 
 from lc_bench.__main__ import main
@@ -56,47 +56,42 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--config-dir", str(tmp_path / "conf"), *words, "threads=1", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'out'}"]
 
 
-def command(*more: str) -> list[str]:
-    return [sys.executable, "-W", "ignore", "-m", "lc_bench", *more]
-
-
-def test_killed_search_of_eight_with_a_crash_ends_with_seven(base: list[str], tmp_path: Path) -> None:
+def test_killed_search_of_eight_with_a_crash_ends_with_seven(base: list[str], tmp_path: Path, forks: None) -> None:
     """Killed at work, called again: what had ended counts, what was at work goes on under its number, and the crash has its name."""
     words = [*base, "optimizer=boom", "run.space={optimizer.lr: log 1e-3 1e-2}", "run.trials=8", "run.jobs=2", "run.prune=false"]
-    with open(tmp_path / "first.log", "w") as log:
-        first = subprocess.Popen(command(*words), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        patience = time.monotonic() + 240
-        while not (tmp_path / "out" / "trial-3").exists() and first.poll() is None and time.monotonic() < patience:
-            time.sleep(0.05)
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
-    told = (tmp_path / "first.log").read_text()
-    assert first.returncode == -signal.SIGKILL, told
+    first = start_command(words, tmp_path / "first.log")
+    wait_until((tmp_path / "out" / "trial-3").exists, first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    before = (tmp_path / "first.log").read_text()
+    assert first.returncode == -signal.SIGKILL, before
     weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("trial-*/model.safetensors")}
-    second = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=500)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "(continued)" in second.stdout
+    code, told = run_command(words, tmp_path / "second.log")
+    assert code == 0, told
+    assert "(continued)" in told
     trials = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert list(trials.trial) == list(range(8))
     assert trials.ended.value_counts().to_dict() == {"ok": 7, "failed": 1}
     (failed,) = trials[trials.ended == "failed"].itertuples()
     assert failed.cause.startswith("killed by SIGSEGV")
-    assert f"trial {failed.trial} failed: killed by SIGSEGV" in second.stdout
+    assert f"trial {failed.trial} failed: killed by SIGSEGV" in told
     assert trials.best.sum() == 1
     assert trials.loss[trials.best].item() == trials.loss.min()
-    ended = [f"trial {i}: loss" for i in range(8) if f"trial {i}: loss" in told]
-    assert not [line for line in ended if line in second.stdout], "an ended trial ran again"
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in weights.items() if f"{path.parent.name[6:]}: loss" in told)
+    known = [f"trial {i}: loss" for i in range(8) if f"trial {i}: loss" in before]
+    assert not [line for line in known if line in told], "an ended trial ran again"
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in weights.items() if f"{path.parent.name[6:]}: loss" in before)
     assert (tmp_path / "out" / "trials.png").read_bytes()[:4] == b"\x89PNG"
     best = trials[trials.best].iloc[0]
-    assert "run=train model=bmshj2018-factorized" in second.stdout
-    assert f"optimizer.lr={best['optimizer.lr']:.6g}" in second.stdout
+    assert "run=train model=bmshj2018-factorized" in told
+    assert f"optimizer.lr={best['optimizer.lr']:.6g}" in told
 
 
 def test_several_objectives_give_a_front(base: list[str], tmp_path: Path) -> None:
+    """By new interpreters, as users start them."""
     words = [*base, "run.space={rate.lmbda: log 1e-3 1e-1}", "run.objective=[bpp,psnr]", "run.trials=2", "run.jobs=2"]
-    ended = subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
     trials = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert trials[["bpp", "psnr"]].notna().all(None)
     dominated = [((trials.bpp < t.bpp) & (trials.psnr > t.psnr)).any() for t in trials.itertuples()]

@@ -33,6 +33,7 @@ from ..ops.device import pick_device
 from ..ops.notices import hide_known, hide_lightnings
 
 T = TypeVar("T")
+START = "spawn"  # a fork of a process that has used CUDA cannot use it
 GRACE = 0.3  # seconds in which other ranks may say what they failed of
 
 
@@ -170,7 +171,7 @@ def _spawn(body: Callable[[DictConfig], T], cfg: DictConfig, count: int) -> T:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="lc_bench-ranks-") as folder, stopping.handing_on(_hand_on):
         # torch's, because its processes end when this one is killed.
-        started = start_processes(_rank, (body, cfg, hydra, port, count, folder), nprocs=count, join=False, start_method="spawn")
+        started = start_processes(_rank, (body, cfg, hydra, port, count, folder), nprocs=count, join=False, start_method=START)
         assert started is not None
         processes = [process for process in started.processes if process is not None]
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import struct
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from forked import run_command
 from PIL import Image
 
 from lc_bench.__main__ import main
@@ -318,12 +317,11 @@ def test_csv_alone_adds_nothing_to_a_benchmark(project: Path, tmp_path: Path, mo
     assert not written & {"metrics.csv", "hparams.yaml", "wandb", "wandb-id", "tensorboard"}
 
 
-def test_of_two_processes_the_first_tells(project: Path, tmp_path: Path) -> None:
+def test_of_two_processes_the_first_tells(project: Path, tmp_path: Path, forks: None) -> None:
     run = [f"data.path={project / 'photos'}", "run=train", "quality=3", "run.batch=1", "run.crop=64", "run.workers=0", "run.log_every=1"]
     two = ["run.steps=3", "run.val_every=3", "trainer=ddp_cpu", ALL]
-    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *SMALL, *run, *two, f"hydra.run.dir={tmp_path / 'out'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr
+    code, printed = run_command([*SMALL, *run, *two, f"hydra.run.dir={tmp_path / 'out'}"], tmp_path / "log")
+    assert code == 0, printed
     told = WandbRun(tmp_path / "out")
     assert [row["trainer/global_step"] for row in told.history if "train/loss" in row] == [0, 1, 2]
     assert len(told.pictures("reconstructions")) == 1
