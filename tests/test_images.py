@@ -172,6 +172,20 @@ def tiff(path: Path, values: np.ndarray, photometric: str, **options: object) ->
     return read_pixels(path)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiles_larger_than_an_image_may_be_are_refused(dtype: type, tmp_path: Path) -> None:
+    """A tile is decoded whole, however little of it lies within the image."""
+    path = tmp_path / "a.tif"
+    values = np.zeros((32, 32, 3), dtype)
+    tifffile.imwrite(path, values, photometric="rgb", tile=(16, 16), compression="deflate")
+    assert read_pixels(path).shape == (32, 32, 3)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for tag in ("TileWidth", "TileLength"):
+            file.pages.first.tags[tag].overwrite(1 << 20, dtype="I")  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"a\.tif: .*1048576"):
+        read_pixels(path)
+
+
 def test_tiff_of_every_depth(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     for bits in (1, 2, 4, 8, 10, 12, 14, 16):

@@ -190,9 +190,12 @@ def test_trials_write_the_curves_that_a_search_reads(given: str, made: list[str]
         raise UserError("seen")
 
     monkeypatch.setattr("lc_bench.runs.search.Apart", begin)
-    monkeypatch.setattr(sys, "argv", ["lc_bench", *base[2:], "run.space={optimizer.lr: log 1e-4 1e-2}", f"logger={given}"])
+    monkeypatch.setattr(
+        sys, "argv", ["lc_bench", *base[2:], "run.space={optimizer.lr: log 1e-4 1e-2}", f"logger={given}", "overwrite=true"]
+    )
     with pytest.raises(SystemExit):
         main()
+    assert not [word for word in begun if word.startswith("overwrite")], "a trial that goes on would lose what it has"
     assert list(compose(*(word for word in begun if not word.startswith("hydra."))).logger) == made
 
 
