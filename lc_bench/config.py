@@ -12,9 +12,10 @@ import fnmatch
 import hashlib
 import math
 import os
+import pickle
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,11 @@ def choices(group: str) -> list[str]:
 
 
 _composing = threading.RLock()  # Hydra keeps what it composes with in the process
+# What our own files compose to, pickled: that is read in 2 ms, where composing takes 400.
+_composed: dict[tuple[object, ...], bytes] = {}
+MOST_COMPOSED = 256  # of 20 KB each
+# An override that chooses a file or sets a value, and neither adds nor removes a key.
+PLAIN_OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=.*", re.DOTALL)
 
 
 def compose(*overrides: str, with_own: bool = True) -> DictConfig:
@@ -174,10 +180,58 @@ def compose(*overrides: str, with_own: bool = True) -> DictConfig:
     with_own: look into a user's folder of configurations too.
     """
     with _composing:
-        return _compose(*overrides, with_own=with_own)
+        own = own_conf_dir() if with_own else None
+        plain_ones = [PLAIN_OVERRIDE.fullmatch(word) for word in overrides]
+        keys = [match[1] for match in plain_ones if match]
+        # A user's files may take others from anywhere; what is added or removed depends on the order.
+        if own or len(keys) < len(overrides) or any(key.startswith("hydra") for key in keys):
+            return _compose(*overrides, own=own)
+        known = {entry.name for entry in conf_dir().iterdir() if entry.is_dir()}
+        files = tuple(word for word, key in zip(overrides, keys, strict=True) if key in known)
+        values = [word for word, key in zip(overrides, keys, strict=True) if key not in known]
+        try:
+            return with_values(_of_files(*files), values)
+        except Exception:
+            return _compose(*overrides, own=None)  # which says what is wrong
 
 
-def _compose(*overrides: str, with_own: bool) -> DictConfig:
+def _of_files(*choices: str) -> DictConfig:
+    """Of these choices of our own files, composed once while the files stay as they are."""
+    key = (choices, *_versions(conf_dir()))
+    if key not in _composed:
+        fresh = pickle.dumps(_compose(*choices, own=None))
+        if len(_composed) >= MOST_COMPOSED:
+            _composed.clear()
+        _composed[key] = fresh
+    return pickle.loads(_composed[key])
+
+
+def with_values(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The same configuration with values such as model.N=8 set in it, as Hydra sets them.
+
+    An error where that is not all there is to do.
+    """
+    if overrides:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            if override.is_sweep_override():
+                raise ValueError(f"{override.input_line}: several values")
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+    return cfg
+
+
+def _versions(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """What tells one state of the files below a folder from another."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _versions(Path(entry.path))
+        else:
+            stat = entry.stat()
+            yield entry.path, stat.st_mtime_ns, stat.st_size
+
+
+def _compose(*overrides: str, own: Path | None) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -187,7 +241,6 @@ def _compose(*overrides: str, with_own: bool) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            own = own_conf_dir() if with_own else None
             return hydra_compose("config", [*overrides, *([f"hydra.searchpath=[file://{own}]"] if own else [])])
     except Exception as error:
         raise explain(error, overrides) from None

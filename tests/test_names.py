@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, call, refused
+from omegaconf import OmegaConf
 
 import lc_bench
-from lc_bench.config import compose, literal, quoted
+from lc_bench import config
+from lc_bench.config import _compose, compose, conf_dir, literal, quoted
 from lc_bench.errors import UserError, closest
 from lc_bench.runs.arguments import in_grammar, text_of
 
@@ -96,6 +99,35 @@ def test_text_reaches_a_configuration_as_it_is(value: str, here: Path) -> None:
     assert (literal(value) == value) == value.startswith(("[", "{", "${"))
     Path(value).touch()
     assert text_of(in_grammar([f"weights={value}"])[0].partition("=")[2]) == value
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=mbt2018-mean", "quality=3", "model.N=8", "weights='a b'"],
+        ["run=train", "logger=[]", "optimizer.lr=1e-3", "run.split=train+val"],
+        ["model=lite", "level=[0,7]", "model.groups=[2,4,6]", "anchor=[jpeg]"],
+    ],
+)
+def test_values_set_later_are_as_hydra_sets_them(overrides: list[str]) -> None:
+    """Files are composed once; a value set in what they gave makes the same configuration."""
+    expected = _compose(*overrides, own=None)
+    for _ in range(2):
+        found = compose(*overrides)
+        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
+        assert OmegaConf.is_struct(found) == OmegaConf.is_struct(expected)
+        found.seed = 5  # of this copy alone
+
+
+def test_an_edited_file_is_composed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "conf"
+    shutil.copytree(conf_dir(), folder)
+    monkeypatch.setattr(config, "conf_dir", lambda: folder)
+    model = folder / "model" / "mbt2018-mean.yaml"
+    before = compose("model=mbt2018-mean").model
+    model.write_text(f"{model.read_text()}\nadded: 1\n")
+    changed = compose("model=mbt2018-mean").model
+    assert set(changed) - set(before) == {"added"}
 
 
 def test_a_type_checker_sees_what_there_is(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -64,12 +65,23 @@ class FactorizedPrior(Rounding, nn.Module):
 
     def logits(self, values: Tensor) -> Tensor:
         """values (C, n) -> (C, n): logits of the cumulative, increasing along n."""
-        x = values.unsqueeze(1)
-        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
-            x = torch.matmul(F.softplus(matrix), x) + bias
-            if i < len(self.factors):
-                x = x + torch.tanh(self.factors[i]) * torch.tanh(x)
-        return x.squeeze(1)
+        return self.cumulative()(values)
+
+    def cumulative(self) -> Callable[[Tensor], Tensor]:
+        """`logits` of the present weights: a search computes what depends on the weights alone only once."""
+        weights = [F.softplus(matrix) for matrix in self.matrices]
+        biases = list(self.biases)
+        factors = [torch.tanh(factor) for factor in self.factors]
+
+        def logits(values: Tensor) -> Tensor:
+            x = values.unsqueeze(1)
+            for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                x = torch.matmul(weight, x) + bias
+                if i < len(factors):
+                    x = x + factors[i] * torch.tanh(x)
+            return x.squeeze(1)
+
+        return logits
 
     def bits(self, y: Tensor, step: Tensor | float = 1.0) -> Tensor:
         """y (B, C, ...) -> bits of bins of width `step`, same shape. step: one, or of a shape that broadcasts over y."""
@@ -107,12 +119,13 @@ class FactorizedPrior(Rounding, nn.Module):
     @torch.no_grad()
     def nearest_medians(self) -> Tensor:
         """(C,): the multiples of MEDIAN_UNIT next to where the cumulatives cross one half. Of a prior in float64 on the CPU."""
+        logits = self.cumulative()
         low = torch.full((self.channels, 1), -SEARCH / MEDIAN_UNIT, dtype=torch.float64)
         high = -low
         while bool((high - low > 1).any()):
             middle = ((low + high) / 2).floor()
             place = (middle + 0.5) * MEDIAN_UNIT
-            logit = self.logits(place)
+            logit = logits(place)
             for channel in (logit.abs() < DOUBTFUL).nonzero()[:, 0].tolist():
                 logit[channel] = self._sign_in_decimals(channel, Decimal(float(place[channel])))
             low, high = torch.where(logit < 0, middle, low), torch.where(logit < 0, high, middle)
@@ -138,11 +151,12 @@ class FactorizedPrior(Rounding, nn.Module):
     def quantile(self, probability: float) -> Tensor:
         """(C,): where the cumulative crosses the probability, by bisection."""
         target = math.log(probability / (1 - probability))
+        logits = self.cumulative()
         low = torch.full((self.channels, 1), -SEARCH, dtype=self.median.dtype, device=self.median.device)
         high = -low
         for _ in range(64):
             middle = (low + high) / 2
-            below = self.logits(middle) < target
+            below = logits(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return ((low + high) / 2).squeeze(1)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -83,18 +83,28 @@ class GaussianPrior(nn.Module):
         return self.scale_min * np.exp(self.step * np.arange(self.levels))
 
     def make_tables(self) -> Tables:
-        scale = self.table_scales()
-        # Symbols of a sixth of a count and more, within 4.3 standard deviations: further out the escape is cheaper. Small scales need none.
-        far = np.sqrt(2 * np.log(6 * SLOTS / (scale * math.sqrt(2 * math.pi))))
-        escapes = scale >= NO_ESCAPE
-        reach = np.maximum(np.ceil(np.minimum(far, FARTHEST) * scale - 0.5), 1).astype(np.int64) + MORE * escapes
-        symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
-        pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
-        pmf[np.arange(self.levels), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
-        # At the smallest scale anything but 0 has a probability of 5e-6, less than a table can say: 0 is certain there.
-        certain = np.arange(self.levels) < max(1, self.closed)
-        pmf[certain, 0], reach[certain], escapes[certain] = 1.0, 0, False
-        return Tables.from_pmf(pmf, 2 * reach + 1 + escapes, -reach, escapes)
+        return _tables(self.table_scales().tobytes(), self.closed)
+
+
+@lru_cache(maxsize=2)  # with what coding derives from them they take 50 MB
+def _tables(scales: bytes, closed: int) -> Tables:
+    """Tables of these scales, in float64. They have nothing of a model's weights: models share them.
+
+    Of the first `closed`, 0 is certain.
+    """
+    scale = np.frombuffer(scales, np.float64)
+    # Symbols of a sixth of a count and more, within 4.3 standard deviations: further out the
+    # escape is cheaper. Small scales need none.
+    far = np.sqrt(2 * np.log(6 * SLOTS / (scale * math.sqrt(2 * math.pi))))
+    escapes = scale >= NO_ESCAPE
+    reach = np.maximum(np.ceil(np.minimum(far, FARTHEST) * scale - 0.5), 1).astype(np.int64) + MORE * escapes
+    symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
+    pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
+    pmf[np.arange(len(scale)), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
+    # At the smallest scale anything but 0 has a probability of 5e-6, less than a table can say.
+    certain = np.arange(len(scale)) < max(1, closed)
+    pmf[certain, 0], reach[certain], escapes[certain] = 1.0, 0, False
+    return Tables.from_pmf(pmf, 2 * reach + 1 + escapes, -reach, escapes)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -127,12 +127,18 @@ class Odds(nn.Module):
         return look_up_series(self.nearest, (one + 1) / (zero + 1)) + 1
 
     def make_tables(self) -> Tables:
-        odds = np.linspace(-FINEST, FINEST, ODDS)
-        one = 1 / (1 + 2.0**-odds)
-        pmf = np.zeros((ODDS + 1, 3))
-        pmf[1:, 0], pmf[1:, 1], pmf[1:, 2] = 1 - one, one, 1e-9  # the escape is never used
-        pmf[0, 0] = 1.0
-        return Tables.from_pmf(pmf, np.array([1, *[3] * ODDS]), np.zeros(ODDS + 1, np.int64))
+        return _tables()
+
+
+@cache
+def _tables() -> Tables:
+    """Tables of one decision; all models share them."""
+    odds = np.linspace(-FINEST, FINEST, ODDS)
+    one = 1 / (1 + 2.0**-odds)
+    pmf = np.zeros((ODDS + 1, 3))
+    pmf[1:, 0], pmf[1:, 1], pmf[1:, 2] = 1 - one, one, 1e-9  # the escape is never used
+    pmf[0, 0] = 1.0
+    return Tables.from_pmf(pmf, np.array([1, *[3] * ODDS]), np.zeros(ODDS + 1, np.int64))
 
 
 @dataclass(frozen=True)
