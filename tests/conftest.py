@@ -72,8 +72,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return told
 
 
-@pytest.fixture
-def image() -> torch.Tensor:
+def two_images() -> torch.Tensor:
     """(2, 3, 72, 100) in [0, 1], smooth with texture; sides that no stride divides."""
     rows, columns = torch.meshgrid(torch.linspace(0, 3, 72), torch.linspace(0, 5, 100), indexing="ij")
     generator = torch.Generator().manual_seed(1)
@@ -82,10 +81,19 @@ def image() -> torch.Tensor:
 
 
 @pytest.fixture
-def cloud() -> torch.Tensor:
+def image() -> torch.Tensor:
+    return two_images()
+
+
+def two_clouds() -> torch.Tensor:
     """(2, 700, 3) on a ball and a box, in the unit sphere."""
     generator = torch.Generator().manual_seed(1)
     ball = torch.nn.functional.normalize(torch.randn(700, 3, generator=generator), dim=1)
     box = 2 * torch.rand(700, 3, generator=generator) - 1
     box[torch.arange(700), torch.arange(700) % 3] = box[torch.arange(700), torch.arange(700) % 3].sign()
     return torch.stack([ball, box / 3**0.5])
+
+
+@pytest.fixture
+def cloud() -> torch.Tensor:
+    return two_clouds()

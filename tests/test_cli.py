@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import IMAGE_MODELS, small
+from conftest import small
 from PIL import Image
 
 from lc_bench.__main__ import main
@@ -36,7 +36,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     main()
 
 
-@pytest.mark.parametrize("model", IMAGE_MODELS)
+@pytest.mark.parametrize("model", ["mbt2018-mean", "mbt2018-mean-gmm", "lite"])
 def test_benchmark_writes_records_summary_plots_and_page(
     model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import MODELS, SMALL, small
+from conftest import MODELS, SMALL, small, two_clouds, two_images
 from PIL import Image
 from torch import Tensor, nn
 
@@ -16,25 +18,43 @@ import lc_bench
 from lc_bench.bench.complexity import complexity
 from lc_bench.coding.container import Header, pack, unpack
 from lc_bench.coding.tapes import DecodeTape, RateTape
-from lc_bench.config import at_quality, compose
+from lc_bench.config import compose
 from lc_bench.errors import StreamError, UserError
 from lc_bench.models import PointCode, TransformCode
+from lc_bench.models.transform_code import Coded
 from lc_bench.report.records import read_records
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest) -> TransformCode:
+    """Which no test changes: what is made of it, below, serves them all."""
     built = lc_bench.build(request.param, **small(request.param))
     widen(built)
     return built
 
 
-@pytest.fixture
-def sample(model: TransformCode, image: Tensor, cloud: Tensor) -> Tensor:
+@pytest.fixture(scope="module")
+def sample(model: TransformCode) -> Tensor:
     """Two images, or two clouds of a number of points that the model takes."""
     if not isinstance(model, PointCode):
-        return image
-    return cloud if model.name.startswith("hrtzxf") else cloud[:, : model.points]
+        return two_images()
+    return two_clouds() if model.name.startswith("hrtzxf") else two_clouds()[:, : model.points]
+
+
+@pytest.fixture(scope="module")
+def coded(model: TransformCode, sample: Tensor) -> Coded:
+    return model.encode(sample)
+
+
+@pytest.fixture(scope="module")
+def decoded(model: TransformCode, coded: Coded) -> Tensor:
+    return lc_bench.decompress(model, coded.streams)
+
+
+@functools.cache
+def tiny(name: str) -> TransformCode:
+    """Another model, for what does not change it."""
+    return lc_bench.build(name, **SMALL)
 
 
 def widen(model: TransformCode) -> None:
@@ -50,32 +70,32 @@ def test_every_quality_composes() -> None:
     for name in MODELS:
         composed = compose(f"model={name}")
         for quality in range(1, composed.model.qualities + 1):
-            cfg = at_quality(composed, quality)
-            lmbdas = cfg.rate.lmbda if cfg.model.get("levels") else [cfg.rate.lmbda]
-            assert cfg.model.get("num_points", cfg.model.get("M", cfg.model.get("N"))) > 0
+            composed.quality = quality
+            model, lmbda = composed.model, composed.rate.lmbda
+            lmbdas = lmbda if model.get("levels") else [lmbda]
+            assert model.get("num_points", model.get("M", model.get("N"))) > 0
             assert all(lmbda > 0 for lmbda in lmbdas)
 
 
 def test_training_step_moves_every_parameter(model: TransformCode, sample: Tensor) -> None:
-    model.train()
+    model = copy.deepcopy(model).train()
     out = model(sample)
     extras = sum(e.square().sum() for e in out.extras.values())
     (sum(b.sum() for b in out.bits.values()) + (out.x_hat - sample).square().sum() + extras).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    model.zero_grad()
-    model.eval()
 
 
 def test_mixed_precision_is_of_networks_alone(model: TransformCode, sample: Tensor) -> None:
     """Latents, likelihoods and gradients stay float32; bits move as bfloat16 moves latents (seen: 0.3 %)."""
     if isinstance(model, PointCode):
         pytest.skip("clouds train in float32")
+    model = copy.deepcopy(model)
     seen: list[torch.dtype] = []
-    hooks = [
-        m.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype)) for m in model.modules() if hasattr(m, "make_tables")
-    ]
+    for module in model.modules():
+        if hasattr(module, "make_tables"):
+            module.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
     with torch.no_grad():
         full = model(sample)
         with torch.autocast("cpu", torch.bfloat16):
@@ -88,47 +108,42 @@ def test_mixed_precision_is_of_networks_alone(model: TransformCode, sample: Tens
         out = model(sample)
     (sum(b.sum() for b in out.bits.values()) + out.x_hat.sum()).backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
-    model.zero_grad()
-    model.eval()
-    for hook in hooks:
-        hook.remove()
 
 
-def test_round_trip_in_bytes(model: TransformCode, sample: Tensor) -> None:
-    sender = model.encode(sample)
-    receiver = lc_bench.build(model.name, **small(model.name))
+def test_round_trip_in_bytes(model: TransformCode, sample: Tensor, coded: Coded) -> None:
+    """Another instance reads the streams once it has the weights, and refuses them before."""
+    receiver = lc_bench.build(model.name, **small(model.name), seed=5)
+    with pytest.raises(StreamError, match="other weights"):
+        receiver.decode(coded.streams)
     receiver.load_state_dict(model.state_dict())
-    x_hat, latents = receiver.decode(sender.streams)
+    x_hat, latents = receiver.decode(coded.streams)
     assert x_hat.shape == sample.shape
-    for latent, parts in sender.latents.items():
+    for latent, parts in coded.latents.items():
         assert all(torch.equal(a, b) for a, b in zip(parts, latents[latent], strict=True))
-    assert sum(map(len, sender.streams)) > 200, "nothing was coded"
+    assert sum(map(len, coded.streams)) > 200, "nothing was coded"
 
 
-def test_evaluation_predicts_what_the_decoder_gives(model: TransformCode, sample: Tensor) -> None:
+def test_evaluation_predicts_what_the_decoder_gives(model: TransformCode, sample: Tensor, coded: Coded, decoded: Tensor) -> None:
     with torch.no_grad():
         out = model(sample)
-    coded = model.encode(sample)
     # Means are multiples of 2^-14 when coding. That moves pixels by 2.4e-5 at most, unless a latent lies so near to the middle
     # between two integers that it is rounded to the other; with a context model others follow. Worst mean seen so 1.1e-4 of the
     # largest value, else 2.5e-6.
     expected = out.x_hat if isinstance(model, PointCode) else out.x_hat.clamp(0, 1)
-    off = (expected - lc_bench.decompress(model, coded.streams)).abs()
+    off = (expected - decoded).abs()
     assert off.mean() <= 5e-4 * max(1.0, out.x_hat.abs().max().item())
     for latent, bits in out.bits.items():
         # Never much more than estimated; less where latents lie so far out that the estimate counts its 30 bits at most.
         assert (coded.bits[latent] <= 1.03 * bits.double() + 30).all(), latent
 
 
-def test_streams_do_not_depend_on_the_batch(model: TransformCode, sample: Tensor) -> None:
-    together = lc_bench.compress(model, sample)
-    assert together == [lc_bench.compress(model, x[None])[0] for x in sample]
+def test_streams_do_not_depend_on_the_batch(model: TransformCode, sample: Tensor, coded: Coded) -> None:
+    assert coded.streams == [lc_bench.compress(model, x[None])[0] for x in sample]
 
 
-def test_what_was_not_sent_poisons_the_output(model: TransformCode, sample: Tensor) -> None:
+def test_what_was_not_sent_poisons_the_output(model: TransformCode, sample: Tensor, decoded: Tensor) -> None:
     """The decoding side holds NaN for y; a finite image proves that none of it was used."""
-    coded = model.encode(sample)
-    assert lc_bench.decompress(model, coded.streams).isfinite().all()
+    assert decoded.isfinite().all()
 
     class Peeking(nn.Module):
         def __init__(self, codec: nn.Module) -> None:
@@ -139,10 +154,9 @@ def test_what_was_not_sent_poisons_the_output(model: TransformCode, sample: Tens
             y_hat = self.codec(tape, y)
             return {k: y_hat[k] + 1e-3 * y[k] for k in y} if isinstance(y, dict) else y_hat + 1e-3 * y
 
-    honest = model.codec
-    model.codec = Peeking(honest)
-    x_hat = model.decode(model.encode(sample).streams)[0]
-    model.codec = honest
+    peeking = copy.deepcopy(model)
+    peeking.codec = Peeking(peeking.codec)
+    x_hat = peeking.decode(peeking.encode(sample[:1]).streams)[0]
     assert not x_hat.isfinite().all()
 
 
@@ -161,14 +175,11 @@ def test_any_size(model: TransformCode) -> None:
         assert lc_bench.decompress(model, lc_bench.compress(model, x)).shape == x.shape
 
 
-def test_streams_of_others_are_refused(model: TransformCode, sample: Tensor) -> None:
-    stream = lc_bench.compress(model, sample[:1])[0]
-    other = lc_bench.build(model.name, **small(model.name), seed=5)
-    with pytest.raises(StreamError, match="other weights"):
-        lc_bench.decompress(other, [stream])
-    another = lc_bench.build("mbt2018-mean" if model.name != "mbt2018-mean" else "mbt2018", **SMALL)
+def test_streams_of_others_are_refused(model: TransformCode, coded: Coded) -> None:
+    """Those of the same architecture too: see the round trip."""
+    another = tiny("mbt2018-mean" if model.name != "mbt2018-mean" else "mbt2018")
     with pytest.raises(StreamError, match="another architecture|other weights"):
-        lc_bench.decompress(another, [stream])
+        lc_bench.decompress(another, coded.streams[:1])
 
 
 def test_weights_changed_after_freezing_make_new_tables(image: Tensor) -> None:
@@ -249,12 +260,18 @@ def test_wrong_calls_are_told(image: Tensor) -> None:
         lc_bench.compress(model, image)
 
 
-def test_benchmark_gives_records(tmp_path: Path) -> None:
+def test_benchmark_gives_records(model: TransformCode, tmp_path: Path) -> None:
+    if isinstance(model, PointCode):
+        pytest.skip("clouds have a benchmark of their own")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    records = lc_bench.benchmark(lc_bench.build("mbt2018-mean", **SMALL), data="folder", path=str(tmp_path))
-    assert records.codec.tolist() == ["mbt2018-mean (untrained)"]
+    records = lc_bench.benchmark(model, data="folder", path=str(tmp_path))
+    assert records.codec.tolist() == [f"{model.name} (untrained)"]
     assert (records.peak_memory_mib > 1).all()
+    assert (records.encoder_kmacs_px > 0).all()
+    assert (records.bpp * records.width * records.height / 8 - records.bytes).abs().max() < 1e-6
+    parts = records.encode_transform_s + records.encode_coding_s
+    assert (parts - records.encode_s).abs().max() < 1e-6
     records.to_csv(tmp_path / "records.csv")
     assert len(read_records(tmp_path)) == 1
 
