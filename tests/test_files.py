@@ -297,24 +297,27 @@ def test_kinds_of_pixels(tmp_path: Path) -> None:
     assert bool((open_pixels(tmp_path / "clear.png").read(0, 0, 4, 5) == 1).all()), "alpha is laid over white"
 
 
-@pytest.mark.parametrize(
-    ("array", "words"),
-    [
-        (np.full((8, 8, 3), np.nan), "NaN"),
-        (np.full((8, 8, 3), 3.0), "0 to 1"),
-        (np.zeros((0, 8, 3), np.uint8), "nothing empty"),
-        (np.zeros((8, 8, 4), np.uint8), "(H, W, 3)"),
-        (np.zeros((8, 8, 3), np.int64), "int64"),
-        (np.array([{}], dtype=object), "not a readable array"),
-    ],
-)
-def test_arrays_that_are_no_images(
-    array: np.ndarray, words: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    np.save("in.npy", array, allow_pickle=True)
-    (told,) = refused(monkeypatch, capsys, "run=compress", "input=in.npy", "output=o.lcb", *TINY)
-    assert words in told
-    assert [p.name for p in here.iterdir()] == ["in.npy"]
+NO_IMAGES = {
+    "nan": (np.full((8, 8, 3), np.nan), "NaN"),
+    "range": (np.full((8, 8, 3), 3.0), "0 to 1"),
+    "empty": (np.zeros((0, 8, 3), np.uint8), "nothing empty"),
+    "channels": (np.zeros((8, 8, 4), np.uint8), "(H, W, 3)"),
+    "type": (np.zeros((8, 8, 3), np.int64), "int64"),
+    "object": (np.array([{}], dtype=object), "not a readable array"),
+}
+
+
+def test_arrays_that_are_no_images(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One command has a line for each, and leaves nothing; one file alone is told alike."""
+    for name, (array, _) in NO_IMAGES.items():
+        np.save(f"{name}.npy", array, allow_pickle=True)
+    told = refused(monkeypatch, capsys, "run=compress", "input=*.npy", "output=coded", *TINY)
+    assert len(told) == len(NO_IMAGES) + 1
+    for name, (_, words) in NO_IMAGES.items():
+        assert [line for line in told if f"{name}.npy" in line and words in line], (name, told)
+    (alone,) = refused(monkeypatch, capsys, "run=compress", "input=nan.npy", "output=o.lcb", *TINY)
+    assert "NaN" in alone
+    assert {p.name for p in here.rglob("*") if p.is_file()} == {f"{name}.npy" for name in NO_IMAGES}
 
 
 @pytest.mark.parametrize(
