@@ -8,14 +8,14 @@ a model of variable rate one value for each of its levels, from the first to the
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import math
 import os
-import pickle
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from .errors import UserError, closest, unknown
+from .ops.composing import composed_once, files_and_values, with_values
 from .ops.paths import disk_fault
 
 DEFAULT_QUALITY = 3
@@ -167,11 +168,6 @@ def choices(group: str) -> list[str]:
 
 
 _composing = threading.RLock()  # Hydra keeps what it composes with in the process
-# What our own files compose to, pickled: that is read in 2 ms, where composing takes 400.
-_composed: dict[tuple[object, ...], bytes] = {}
-MOST_COMPOSED = 256  # of 20 KB each
-# An override that chooses a file or sets a value, and neither adds nor removes a key.
-PLAIN_OVERRIDE = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)=.*", re.DOTALL)
 
 
 def compose(*overrides: str, with_own: bool = True) -> DictConfig:
@@ -181,54 +177,14 @@ def compose(*overrides: str, with_own: bool = True) -> DictConfig:
     """
     with _composing:
         own = own_conf_dir() if with_own else None
-        plain_ones = [PLAIN_OVERRIDE.fullmatch(word) for word in overrides]
-        keys = [match[1] for match in plain_ones if match]
-        # A user's files may take others from anywhere; what is added or removed depends on the order.
-        if own or len(keys) < len(overrides) or any(key.startswith("hydra") for key in keys):
-            return _compose(*overrides, own=own)
-        known = {entry.name for entry in conf_dir().iterdir() if entry.is_dir()}
-        files = tuple(word for word, key in zip(overrides, keys, strict=True) if key in known)
-        values = [word for word, key in zip(overrides, keys, strict=True) if key not in known]
-        try:
-            return with_values(_of_files(*files), values)
-        except Exception:
-            return _compose(*overrides, own=None)  # which says what is wrong
-
-
-def _of_files(*choices: str) -> DictConfig:
-    """Of these choices of our own files, composed once while the files stay as they are."""
-    key = (choices, *_versions(conf_dir()))
-    if key not in _composed:
-        fresh = pickle.dumps(_compose(*choices, own=None))
-        if len(_composed) >= MOST_COMPOSED:
-            _composed.clear()
-        _composed[key] = fresh
-    return pickle.loads(_composed[key])
-
-
-def with_values(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The same configuration with values such as model.N=8 set in it, as Hydra sets them.
-
-    An error where that is not all there is to do.
-    """
-    if overrides:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            if override.is_sweep_override():
-                raise ValueError(f"{override.input_line}: several values")
-            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
-    return cfg
-
-
-def _versions(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """What tells one state of the files below a folder from another."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir():
-            yield from _versions(Path(entry.path))
-        else:
-            stat = entry.stat()
-            yield entry.path, stat.st_mtime_ns, stat.st_size
+        # A user's files may take others from anywhere.
+        parted = None if own else files_and_values(overrides, conf_dir())
+        if parted is not None:
+            files, values = parted
+            with contextlib.suppress(Exception):  # composing all of it says what is wrong
+                once = composed_once(files, conf_dir(), lambda: _compose(*files, own=None))
+                return with_values(once, values)
+        return _compose(*overrides, own=own)
 
 
 def _compose(*overrides: str, own: Path | None) -> DictConfig:
