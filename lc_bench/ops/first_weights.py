@@ -57,6 +57,11 @@ class _Draws(TorchDispatchMode):
         super().__init__()
         self.generator = torch.Generator("cpu").manual_seed(seed)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Models are never built inside torch.compile; to guard against that, torch would import its compiler, which takes two seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         draws = any(argument.name == "generator" for argument in func._schema.arguments)
