@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import forks  # noqa: F401 - a fixture
+from forked import ROOT, forks  # noqa: F401 - a fixture
 
 from lc_bench.__main__ import main
 from lc_bench.config import compose
 
-ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("LC_BENCH_SHARED") or ROOT.parent / "shared")
 MODELS = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
 CLOUD_MODELS = [m for m in MODELS if "-pcc-" in m]

@@ -1,7 +1,8 @@
-"""Commands in processes of their own that need not load torch and Lightning, which takes 5 to 9 seconds for each.
+"""Commands in processes of their own that need not load torch and Lightning, for 5 to 9 seconds each.
 
-A fork of the test's process has both already. It lacks nothing that the tests of sweeps, searches and signals look at: a process
-number, an exit code, streams, a session and memory of its own. One test of each kind starts a real interpreter all the same.
+A fork of the test's process has both already. It lacks nothing that the tests of sweeps, searches
+and signals look at: a process number, an exit code, streams, a session and memory of its own. One
+test of each kind starts a real interpreter all the same.
 """
 
 from __future__ import annotations
@@ -76,13 +77,10 @@ class Forked:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
-        patience = time.monotonic() + (timeout if timeout is not None else 600)
-        while self.poll() is None:
-            if time.monotonic() > patience:
-                raise subprocess.TimeoutExpired(self.args, timeout or 600)
-            time.sleep(STEP)
-        assert self.returncode is not None
+    def wait(self, timeout: float = 600) -> int:
+        wait_until(lambda: False, self, timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -90,7 +88,9 @@ class Forked:
 
 
 def _forget(environment: Mapping[str, str], keep_open: Sequence[int]) -> None:
-    """Leave behind what this process has of the test's: streams, handlers of signals and logs, locks, and what Hydra knows."""
+    """Leave behind what this process has of the test's: streams, handlers of signals and logs,
+    locks, and what Hydra knows.
+    """
     from hydra.core.global_hydra import GlobalHydra
 
     for place in Path("/proc/self/fdinfo").iterdir():
@@ -98,7 +98,7 @@ def _forget(environment: Mapping[str, str], keep_open: Sequence[int]) -> None:
         with contextlib.suppress(OSError):  # the one that lists them
             if "lock:" in place.read_text() and descriptor not in keep_open:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), descriptor)
-    environment = dict(environment)
+    environment = dict(environment)  # which may be this process's own
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
@@ -150,12 +150,16 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("lc_bench.runs.ranks.START", "fork")
 
 
+def command(words: Sequence[str]) -> list[str]:
+    """Return the command line of `python -m lc_bench WORDS`."""
+    return [sys.executable, "-W", "ignore", "-m", "lc_bench", *words]
+
+
 def start_command(words: Sequence[str], log: Path, folder: Path = ROOT) -> Forked | subprocess.Popen:
     """`python -m lc_bench WORDS` at work in a folder, in a session of its own; log takes what it prints."""
-    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *words]
     begin = Forked if can_fork() else subprocess.Popen
     with open(log, "w") as out:
-        return begin(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        return begin(command(words), cwd=folder, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def run_command(words: Sequence[str], log: Path, timeout: float = 400) -> tuple[int, str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import wait_until
 from PIL import Image
 
 from lc_bench.config import compose, make
@@ -130,9 +131,7 @@ def test_killed_download_goes_on(server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(Path(fetch.__file__).parents[2])}
     running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    patience = time.monotonic() + 120
-    while not any(p.stat().st_size > 1 << 20 for p in tmp_path.glob("*.part")) and time.monotonic() < patience:
-        time.sleep(0.01)
+    wait_until(lambda: any(p.stat().st_size > 1 << 20 for p in tmp_path.glob("*.part")), running, 120)
     running.send_signal(signal.SIGKILL)
     running.wait()
     server.pause = 0

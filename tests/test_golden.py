@@ -59,7 +59,7 @@ def test_decoded_image_and_size(shared: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("cheng")])
 def test_kodak_bytes_against_estimated_bits(shared: Path, name: str) -> None:
-    """Golden weights on whole images: all bytes of every stream within 1 % + 32 bytes of its tables' ideal."""
+    """Golden weights on every fourth image, whole: all bytes of every stream within 1 % + 32 bytes of its tables' ideal."""
     model, _ = load(shared, name)
     for path in sorted((shared / "data" / "kodak").glob("*.png"))[::4]:
         coded = model.encode(to_unit(read_image(path))[None])

@@ -14,7 +14,7 @@ import optuna
 import pandas as pd
 import pytest
 from conftest import ROOT
-from forked import run_command, start_command, wait_until
+from forked import command, run_command, start_command, wait_until
 from PIL import Image
 
 from lc_bench.__main__ import main
@@ -89,8 +89,7 @@ def test_killed_search_of_eight_with_a_crash_ends_with_seven(base: list[str], tm
 def test_several_objectives_give_a_front(base: list[str], tmp_path: Path) -> None:
     """By new interpreters, as users start them."""
     words = [*base, "run.space={rate.lmbda: log 1e-3 1e-1}", "run.objective=[bpp,psnr]", "run.trials=2", "run.jobs=2"]
-    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command(words), cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     trials = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert trials[["bpp", "psnr"]].notna().all(None)

@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from forked import run_command, start_command, wait_until
+from forked import command, run_command, start_command, wait_until
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -113,11 +112,10 @@ def test_nan_stops_with_the_batch_that_caused_it(where: str, photos: Path, tmp_p
 
 
 def test_ctrl_c_saves_and_tells_how_to_go_on(photos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "lc_bench", *arguments(photos, tmp_path, "run.steps=100000", "run.save_every=90000")]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    patience = time.monotonic() + 120
-    while not (tmp_path / "metrics.csv").exists() and time.monotonic() < patience:
-        time.sleep(0.1)
+    """In a new interpreter, as users start it."""
+    words = arguments(photos, tmp_path, "run.steps=100000", "run.save_every=90000")
+    running = subprocess.Popen(command(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_until((tmp_path / "metrics.csv").exists, running, 120)
     running.send_signal(signal.SIGINT)
     told = running.communicate(timeout=60)[0]
     assert running.returncode == 130, told

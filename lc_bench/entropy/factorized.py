@@ -68,7 +68,10 @@ class FactorizedPrior(Rounding, nn.Module):
         return self.cumulative()(values)
 
     def cumulative(self) -> Callable[[Tensor], Tensor]:
-        """`logits` of the present weights: a search computes what depends on the weights alone only once."""
+        """Return `logits` of the present weights, with what depends on them alone computed once.
+
+        For searches, which ask for many values.
+        """
         weights = [F.softplus(matrix) for matrix in self.matrices]
         biases = list(self.biases)
         factors = [torch.tanh(factor) for factor in self.factors]

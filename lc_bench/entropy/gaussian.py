@@ -88,22 +88,28 @@ class GaussianPrior(nn.Module):
 
 @lru_cache(maxsize=2)  # with what coding derives from them they take 50 MB
 def _tables(scales: bytes, closed: int) -> Tables:
-    """Tables of these scales, in float64. They have nothing of a model's weights: models share them.
+    """Return the tables of these scales (bytes of float64), of which the first `closed` are
+    certain of 0.
 
-    Of the first `closed`, 0 is certain.
+    They have nothing of a model's weights: models share them.
     """
     scale = np.frombuffer(scales, np.float64)
     # Symbols of a sixth of a count and more, within 4.3 standard deviations: further out the
     # escape is cheaper. Small scales need none.
     far = np.sqrt(2 * np.log(6 * SLOTS / (scale * math.sqrt(2 * math.pi))))
     escapes = scale >= NO_ESCAPE
-    reach = np.maximum(np.ceil(np.minimum(far, FARTHEST) * scale - 0.5), 1).astype(np.int64) + MORE * escapes
-    symbol = np.abs(np.arange(2 * reach.max() + 2)[None] - reach[:, None])
-    pmf = ndtr((0.5 - symbol) / scale[:, None]) - ndtr((-0.5 - symbol) / scale[:, None])
-    pmf[np.arange(len(scale)), 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
+    reach = np.ceil(np.minimum(far, FARTHEST) * scale - 0.5)
+    reach = np.maximum(reach, 1).astype(np.int64) + MORE * escapes
+    magnitude = np.abs(np.arange(2 * reach.max() + 2) - reach[:, None])
+    below = ndtr((-0.5 - magnitude) / scale[:, None])
+    pmf = ndtr((0.5 - magnitude) / scale[:, None]) - below
+    row = np.arange(len(scale))
+    pmf[row, 2 * reach + 1] = 2 * ndtr((-0.5 - reach) / scale)  # the escape
     # At the smallest scale anything but 0 has a probability of 5e-6, less than a table can say.
-    certain = np.arange(len(scale)) < max(1, closed)
-    pmf[certain, 0], reach[certain], escapes[certain] = 1.0, 0, False
+    certain = row < max(1, closed)
+    pmf[certain, 0] = 1.0
+    reach[certain] = 0
+    escapes[certain] = False
     return Tables.from_pmf(pmf, 2 * reach + 1 + escapes, -reach, escapes)
 
 

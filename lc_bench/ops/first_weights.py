@@ -59,7 +59,9 @@ class _Draws(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Models are never built inside torch.compile; to guard against that, torch would import its compiler, which takes two seconds."""
+        """Models are never built inside torch.compile. To guard against that, torch would import
+        its compiler, which takes two seconds.
+        """
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
